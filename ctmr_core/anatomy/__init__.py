@@ -1,0 +1,1 @@
+"""Vocabularies, tissues, regions, templates, parametric bodies, lesions and deformation."""

@@ -1,0 +1,1 @@
+"""Recipe, manifest, case identity and seeds."""

@@ -1,0 +1,117 @@
+"""The case: one row of a manifest, everything that decides one volume."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from ctmr_core.anatomy.sequences import MODALITY_CODES, is_ct
+
+SCHEMA_VERSION = 1
+CASE_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,79}$"  # a file name on every system: no dots, no separators
+PARAMETRIC_BODIES = ("torso", "head")
+
+Split = Literal["train", "val", "test"]
+PositiveMm = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Voxels = Annotated[int, Field(ge=1)]
+
+
+class Lesion(BaseModel):
+    """A lesion to put into the body: ``label`` is a lesion name of the vocabulary, ``diameter`` its mean diameter in mm."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    label: str
+    diameter: PositiveMm
+
+
+class Case(BaseModel):
+    """One manifest row, validated and frozen.
+
+    body: ``"parametric:torso"``, ``"parametric:head"`` or ``"template:<template id>"``.
+    body_seed: the person (parametric) or the deformation (template); equal body and body_seed are the same body.
+    size, spacing: voxels and mm per voxel along [x, y, z], RAS+.
+    center: region (head, chest, abdomen, pelvis) or label name the field of view is centred on; "" = middle of the body.
+    deformation: greatest displacement in mm of the smooth random warp of a template (0 = as it is).
+    engine_parameters, checks: settings of the engine and of the checks, JSON objects.
+    seed: an extra number to make the same row anew with other random draws.
+    template_digest, engine_identity: filled in by the planner or at generation; both enter ``case_key``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    case_id: Annotated[str, Field(pattern=CASE_ID_PATTERN)]
+    body: str
+    body_seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    split: Split = "train"
+    sequences: Annotated[tuple[str, ...], Field(min_length=1)]
+    size: tuple[Voxels, Voxels, Voxels]
+    spacing: tuple[PositiveMm, PositiveMm, PositiveMm]
+    center: str = ""
+    lesions: tuple[Lesion, ...] = ()
+    deformation: Annotated[float, Field(ge=0, le=50)] = 0.0
+    engine: str = "tissue"
+    engine_parameters: dict[str, Any] = Field(default_factory=dict)
+    checks: dict[str, Any] = Field(default_factory=dict)
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    template_digest: str = ""
+    engine_identity: str = ""
+
+    @field_validator("body")
+    @classmethod
+    def _body_is_known(cls, body: str) -> str:
+        source, _, name = body.partition(":")
+        if source == "parametric" and name in PARAMETRIC_BODIES:
+            return body
+        if source == "template" and re.match(CASE_ID_PATTERN, name):
+            return body
+        kinds = ", ".join(f"parametric:{name}" for name in PARAMETRIC_BODIES)
+        raise ValueError(f"unknown body {body!r}; allowed: {kinds}, template:<template id>")
+
+    @field_validator("sequences")
+    @classmethod
+    def _sequences_are_known(cls, sequences: tuple[str, ...]) -> tuple[str, ...]:
+        for sequence in sequences:
+            if sequence not in MODALITY_CODES:
+                raise ValueError(f"unknown sequence {sequence!r}; allowed: {', '.join(MODALITY_CODES)}")
+        if len(set(sequences)) != len(sequences):
+            raise ValueError(f"sequences are listed twice: {', '.join(sequences)}")
+        return sequences
+
+    @model_validator(mode="after")
+    def _sizes_can_be_rendered(self) -> Case:
+        for n, mm, axis in zip(self.size, self.spacing, "xyz", strict=True):
+            if not 16 <= n <= 1024:
+                raise ValueError(f"size along {axis} is {n} voxels; allowed: 16..1024")
+            if not 0.2 <= mm <= 10.0:
+                raise ValueError(f"spacing along {axis} is {mm} mm; allowed: 0.2..10.0")
+        return self
+
+    @property
+    def template_id(self) -> str | None:
+        """The template's id, or None for a parametric body."""
+        source, _, name = self.body.partition(":")
+        return name if source == "template" else None
+
+    @property
+    def body_identity(self) -> str:
+        """What must not be shared between splits: the template, or the parametric person."""
+        return self.body if self.template_id else f"{self.body}:{self.body_seed}"
+
+    @property
+    def has_ct(self) -> bool:
+        return any(is_ct(sequence) for sequence in self.sequences)
+
+    def canonical_row(self) -> str:
+        """The row as canonical JSON: sorted keys, no spaces, floats as Python writes them (shortest round trip)."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @property
+    def key(self) -> str:
+        """``case_key``: SHA-256 hex over the canonical row (which holds template digest and engine identity) and the schema version."""
+        return hashlib.sha256(f"{SCHEMA_VERSION}\n{self.canonical_row()}".encode()).hexdigest()

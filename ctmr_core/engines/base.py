@@ -1,0 +1,48 @@
+"""The contract of an engine: label map in, images out."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from ctmr_core.anatomy.label_map import LabelMap
+from ctmr_core.cases.case import Case
+
+
+class Images(dict[str, np.ndarray]):
+    """sequence -> int16 image [x, y, z] on the label map's grid (CT in HU, MR in arbitrary units >= 0).
+
+    ``parameters``: sequence -> JSON-able record of what was drawn (TR, TE, kernel, dose, field strength ...).
+    """
+
+    def __init__(self, *args: Any, parameters: dict[str, dict[str, Any]] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.parameters: dict[str, dict[str, Any]] = parameters or {}
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Renders the images of one case. Implementations are found through the entry-point group ``ctmr.engines``.
+
+    name, version: enter the case key. weights_digest: SHA-256 of the weights, "" for an engine without any.
+    sequences: what it can render. vocabularies: which label maps it reads.
+    """
+
+    name: str
+    version: str
+    weights_digest: str
+    sequences: frozenset[str]
+    vocabularies: frozenset[str]
+
+    def validate(self, case: Case) -> None:
+        """Refuse (``EngineError``) a case this engine can't render, before any work is done."""
+        ...
+
+    def render(self, case: Case, label_map: LabelMap, attempt: int) -> Images:
+        """All sequences of the case, the same bytes for the same (case.key, attempt) on any machine layout."""
+        ...
+
+    def close(self) -> None:
+        """Release models and device memory."""
+        ...

@@ -1,0 +1,1 @@
+"""Checks on one case, measures on a set."""

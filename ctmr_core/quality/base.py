@@ -1,0 +1,77 @@
+"""The contract of a check: one attempt at a case in, scores and reasons out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from ctmr_core.anatomy.label_census import LabelCensus, take_census
+from ctmr_core.anatomy.label_map import LabelMap
+from ctmr_core.cases.case import Case
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One attempt at a case, before the verdict: the case, its label map and its images (int16 [x, y, z])."""
+
+    case: Case
+    label_map: LabelMap
+    images: Mapping[str, np.ndarray]
+
+    @cached_property
+    def census(self) -> LabelCensus:
+        """Voxels, boxes and volumes of every label; taken once, shared by checks and catalog."""
+        return take_census(self.label_map)
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What one check found. ``scores`` are kept for every case; ``reasons`` are one line each and empty when it passed."""
+
+    check: str
+    scores: Mapping[str, float] = field(default_factory=dict)
+    reasons: Sequence[str] = ()
+
+    @property
+    def passed(self) -> bool:
+        return not self.reasons
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of all checks on one attempt."""
+
+    results: tuple[CheckResult, ...]
+
+    @property
+    def accepted(self) -> bool:
+        return all(result.passed for result in self.results)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """``"<check>: <reason>"`` of every failed check."""
+        return tuple(f"{result.check}: {reason}" for result in self.results for reason in result.reasons)
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """``"<check>/<score>"`` -> value over all checks."""
+        return {f"{r.check}/{name}": float(value) for r in self.results for name, value in r.scores.items()}
+
+
+@runtime_checkable
+class Check(Protocol):
+    """One check. Implementations are found through the entry-point group ``ctmr.checks``."""
+
+    name: str
+
+    def applies(self, case: Case) -> bool:
+        """Whether the check has anything to say about this case."""
+        ...
+
+    def run(self, candidate: Candidate) -> CheckResult:
+        """Scores and, where it fails, reasons."""
+        ...
