@@ -1,0 +1,1 @@
+"""How many: Prefect flows, Ray actors and the command line around ``ctmr_core``."""

@@ -1,0 +1,51 @@
+# Everything a newcomer types: `make demo`, `make test`. Needs only Python >= 3.11, pip and make.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+DATA   ?= $(or $(CTMR_TEST_DATA),../shared/data)
+OUT    ?= runs
+
+# Quiet servers that stay on this machine.
+export PREFECT_SERVER_ANALYTICS_ENABLED = false
+export DO_NOT_TRACK = 1
+export RAY_USAGE_STATS_ENABLED = 0
+
+.PHONY: help setup demo real-data test test-all lint format clean
+
+help:  ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
+
+setup: $(STAMP)  ## Make .venv and install the project with constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, this is {v.major}.{v.minor}: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+demo: setup  ## Plan, generate, check and report a small dataset under runs/demo
+	$(BIN)/ctmr demo --out $(OUT)/demo
+
+real-data: setup  ## Import real label maps from DATA and generate CT and MR over them
+	CTMR=$(abspath $(BIN))/ctmr infra/examples/real_data.sh $(DATA) $(OUT)/real
+
+test: setup lint  ## Lint, check the layers and run the tests that fit into CI
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: setup lint  ## The tests, the slow ones too
+	$(BIN)/python -m pytest
+
+lint: setup  ## Style, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+format: setup  ## Rewrite the code in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## Remove what the targets made
+	rm -rf $(VENV) $(OUT) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache

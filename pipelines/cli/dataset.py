@@ -1,0 +1,84 @@
+"""``ctmr status | verify | report``: looking at a dataset; none of them needs Prefect or Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.cli.console import EXIT_FAILED, console, error_console, print_json, report_errors
+
+DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset folder.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@report_errors
+def status(dataset: DatasetArgument, as_json: JsonOption = False) -> None:
+    """Count planned, accepted, rejected, failed and quarantined cases from the dataset alone.
+
+    Example: `ctmr status runs/demo --json`
+    """
+    from ctmr_core.store import Dataset
+    from ctmr_core.store.resume import status as count
+
+    counts = count(Dataset.open(dataset))
+    if as_json:
+        print_json(counts)
+        return
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, value in counts.items():
+        table.add_row(Text(name, "dim"), str(value))
+    console.print(table)
+
+
+@report_errors
+def verify(
+    dataset: DatasetArgument,
+    as_json: JsonOption = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Check stored bytes only, do not decode voxels.")] = False,
+) -> None:
+    """Read back every committed case and compare sizes, digests and voxels; exit code 1 names what differs.
+
+    The digest printed is the same for every run of the same manifest, whatever the workers, order or crashes.
+
+    Example: `ctmr verify runs/demo --json`
+    """
+    from ctmr_core.store import Dataset
+    from ctmr_core.store.verify import verify as check
+
+    report = check(Dataset.open(dataset), deep=not quick)
+    if as_json:
+        print_json(report.as_dict())
+    else:
+        for problem in report.problems:
+            error_console.print(Text.assemble(("damaged: ", "bold red"), str(problem)), soft_wrap=True)
+        console.print(Text(f"{report.cases} cases checked, {len(report.problems)} problems", "bold"))
+        console.print(f"digest {report.digest}", soft_wrap=True, highlight=False)
+    if report.problems:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@report_errors
+def report(
+    dataset: DatasetArgument,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The HTML file; default DATASET/report.html.")] = None,
+    sample: Annotated[int, typer.Option(min=0, max=200, help="How many cases to show in pictures.")] = 12,
+    montage: Annotated[Path | None, typer.Option(help="Write a PNG montage of the sample here as well.")] = None,
+) -> None:
+    """Write one self-contained HTML page: counts, verdicts, distributions, throughput and slices.
+
+    Example: `ctmr report runs/demo --sample 8`
+    """
+    from ctmr_core.report import write_montage, write_report
+    from ctmr_core.store import Dataset
+
+    opened = Dataset.open(dataset)
+    path = write_report(opened, out or Path(dataset) / "report.html", sample=sample)
+    console.print(str(path), soft_wrap=True, highlight=False)
+    if montage:
+        accepted = sorted(opened.case_ids())
+        chosen = accepted[:: max(1, len(accepted) // max(sample, 1))][:sample]
+        console.print(str(write_montage(opened, chosen, montage)), soft_wrap=True, highlight=False)

@@ -1,0 +1,102 @@
+"""``ctmr generate``: manifest -> dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.cli.console import EXIT_FAILED, console, print_json, report_errors
+from pipelines.cli.live import LiveRun, duration
+from pipelines.flows.options import GenerateOptions, RunSummary
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@report_errors
+def generate(
+    manifest: Annotated[Path, typer.Argument(help="The manifest: .parquet, .csv or .jsonl.", exists=True, dir_okay=False)],
+    out: Annotated[str, typer.Option("--out", "-o", help="The dataset folder; an existing one is resumed.")],
+    library: Annotated[
+        Path, typer.Option("--library", envvar="CTMR_TEMPLATES", help="The template library, for cases with a template.")
+    ] = Path("templates"),
+    address: Annotated[
+        str | None, typer.Option(envvar="CTMR_RAY_ADDRESS", help="Address of a running Ray cluster, or `auto`.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Actors; default one per core.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads per actor.")] = 1,
+    gpus_per_worker: Annotated[float, typer.Option(min=0, help="Share of a GPU per actor, e.g. 0.5.")] = 0.0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Make at most this many cases now.")] = None,
+    unit_size: Annotated[int | None, typer.Option(min=1, help="Cases an actor takes at a time.")] = None,
+    case_timeout: Annotated[float, typer.Option(min=1, help="Seconds after which a case counts as hanging.")] = 3600.0,
+    skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave bad rows out and report them.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Make every case of MANIFEST that DATASET does not have yet.
+
+    Run the same command again to finish an interrupted set: nothing committed is made twice.
+    Exit code 1 when a case failed or was quarantined, or the run was stopped; rejected cases are no failure.
+
+    Example: `ctmr generate demo.parquet --out runs/demo --workers 2`
+    """
+    options = GenerateOptions(
+        manifest=str(manifest),
+        dataset=out,
+        library=str(library) if library.is_dir() else None,
+        address=address,
+        workers=workers,
+        threads=threads,
+        gpus_per_worker=gpus_per_worker,
+        limit=limit,
+        unit_size=unit_size,
+        case_timeout=case_timeout,
+        skip_invalid=skip_invalid,
+    )
+    summary = run(options, quiet=as_json)
+    if as_json:
+        print_json(summary.model_dump())
+    else:
+        print_summary(summary, console)
+    if not summary.complete or summary.failed or summary.quarantined:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def run(options: GenerateOptions, *, quiet: bool = False) -> RunSummary:
+    """Run the flow with the live picture (none when ``quiet``)."""
+    from pipelines.flows.generate_dataset import run_generate_dataset  # Prefect and Ray take seconds to import
+
+    if quiet:
+        return run_generate_dataset(options)
+    console.print(Text("Starting Prefect and Ray ...", "dim"))
+    with LiveRun(console) as live:
+        return run_generate_dataset(options, live)
+
+
+def print_summary(summary: RunSummary, to: Console) -> None:
+    """The outcome of a run as a short table, with the cases that need a look."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_row("dataset", Text(summary.dataset, "bold"))
+    made = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.reasons.items())) or "nothing to do"
+    table.add_row("cases", f"{summary.planned} planned, {summary.done_before} done before; this run: {made}")
+    table.add_row(
+        "outcome",
+        f"{summary.accepted} accepted, {summary.rejected} rejected, {summary.failed} failed, {summary.quarantined} quarantined",
+    )
+    table.add_row(
+        "time",
+        f"{duration(summary.seconds)}, {summary.volumes_per_minute:.1f} volumes/min, {summary.workers} actors, "
+        f"efficiency {summary.efficiency:.0%}, {summary.attempts} attempts",
+    )
+    to.print(table)
+    for row in summary.skipped_rows[:10]:
+        to.print(Text(f"skipped row: {row}", "yellow"), soft_wrap=True)
+    for problem in summary.problems[:10]:
+        to.print(Text(f"{problem['status']}: {problem['case_id']}: {problem['reason']}", "yellow"), soft_wrap=True)
+    if summary.halt:
+        to.print(Text(summary.halt, "bold red"), soft_wrap=True)
+    elif summary.interrupted:
+        to.print(Text("Stopped before the end. Run the same command again to go on.", "bold yellow"))

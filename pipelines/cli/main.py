@@ -1,0 +1,50 @@
+"""``ctmr``: the command line of the factory."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.console import console
+from pipelines.cli.dataset import report, status, verify
+from pipelines.cli.demo import demo
+from pipelines.cli.generate import generate
+from pipelines.cli.planning import plan, validate
+from pipelines.cli.templates import templates_app
+
+app = typer.Typer(
+    name="ctmr",
+    help="Make labelled synthetic CT and MR volumes: recipe -> manifest -> dataset.",
+    epilog="Begin with `ctmr demo`. Every command has --help with an example.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"ctmr-factory {version('ctmr-factory')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    del show_version
+
+
+for command in (demo, plan, validate, generate, status, verify, report):
+    app.command()(command)
+app.add_typer(templates_app, name="templates")
+
+
+def main() -> None:
+    """Entry point of the ``ctmr`` script."""
+    app()

@@ -1,0 +1,203 @@
+"""Making cases inside one process: body, images, checks, attempts, commit. Knows nothing of Ray."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from ctmr_core.anatomy.templates.library import TemplateLibrary
+from ctmr_core.cases.case import Case
+from ctmr_core.cases.label_maps import build_label_map
+from ctmr_core.engines import Engine, load_engine
+from ctmr_core.errors import StoreError
+from ctmr_core.quality.base import Candidate, Verdict
+from ctmr_core.quality.judge import judge
+from pipelines.factory.faults import strike
+from pipelines.factory.ledger import Attempt, CaseLedger
+from pipelines.factory.work import ActorSettings, CaseOutcome, UnitReport, WorkUnit
+
+LOG = logging.getLogger(__name__)
+WRITE_TRIES = 4
+FIRST_PAUSE_SECONDS = 0.5
+#: The storage itself is in trouble, so the next case would meet the same: stop and let the person act.
+HALTING_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE})
+
+Enter = Callable[[str, str, int], None]
+
+
+class StorageHaltError(StoreError):
+    """Writing failed for good; no further case can be committed."""
+
+
+@dataclass
+class _Trial:
+    """A case on its way: the attempt at hand and what the earlier ones came to."""
+
+    case: Case
+    attempt: int = 0
+    begun: float = field(default_factory=time.monotonic)
+    timings: dict[str, float] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    last_traceback: str = ""
+
+    @property
+    def is_last(self) -> bool:
+        return self.attempt + 1 >= self.case.max_attempts
+
+
+class Workshop:
+    """Makes units of cases: checks and writes of one case overlap the rendering of the next."""
+
+    def __init__(self, settings: ActorSettings, enter: Enter = lambda case_id, stage, attempt: None) -> None:
+        self._settings = settings
+        self._enter = enter
+        self._engines: dict[str, Engine] = {}
+        self._library = TemplateLibrary.open(settings.library) if settings.library else None
+        self._ledger = CaseLedger.open(settings.dataset)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="finish")
+
+    def make_unit(
+        self, unit: WorkUnit, stopping: threading.Event, finished: Callable[[CaseOutcome], None] = lambda outcome: None
+    ) -> UnitReport:
+        """Make the cases of ``unit`` in order; after ``stopping`` no further case is begun."""
+        waiting = deque(_Trial(case) for case in unit.cases)
+        outcomes: list[CaseOutcome] = []
+        abandoned: list[Case] = []
+        pending: tuple[_Trial, Future[CaseOutcome | None]] | None = None
+
+        def settle() -> None:
+            """Take the result of the case being finished: an outcome, or the next attempt at it."""
+            nonlocal pending
+            if pending is None:
+                return
+            trial, future = pending
+            pending = None
+            outcome = future.result()
+            if outcome is None:
+                waiting.appendleft(trial)
+            else:
+                outcomes.append(outcome)
+                finished(outcome)
+
+        halt = None
+        try:
+            while waiting or pending:
+                if not waiting:
+                    settle()
+                    continue
+                trial = waiting.popleft()
+                if stopping.is_set() and trial.attempt == 0:
+                    abandoned.append(trial.case)
+                    continue
+                candidate = self._render(trial)
+                settle()
+                if candidate is None:
+                    outcome = self._after_error(trial)
+                    if outcome is None:
+                        waiting.appendleft(trial)
+                    else:
+                        outcomes.append(outcome)
+                        finished(outcome)
+                    continue
+                pending = (trial, self._writer.submit(self._finish, trial, candidate))
+        except StorageHaltError as error:
+            halt = str(error)
+        if outcomes and halt is None:
+            self._ledger.seal(unit.id, [outcome.case_id for outcome in outcomes if outcome.status != "failed"], unit.cases)
+        return UnitReport(unit.id, tuple(outcomes), tuple(abandoned), halt)
+
+    def close(self) -> None:
+        """Release engines and end the writer thread."""
+        self._writer.shutdown()
+        for engine in self._engines.values():
+            engine.close()
+        self._engines.clear()
+
+    def _engine(self, name: str) -> Engine:
+        if name not in self._engines:
+            options: dict[str, Any] = {"device": self._settings.device, "threads": self._settings.threads}
+            self._engines[name] = load_engine(name, **options, **self._settings.engine_options)
+        return self._engines[name]
+
+    def _render(self, trial: _Trial) -> tuple[Candidate, dict[str, Any]] | None:
+        """Body and images of one attempt, or None when it raised (the error is kept in ``trial``)."""
+        case, attempt = trial.case, trial.attempt
+        try:
+            strike(case.case_id, attempt)
+            self._enter(case.case_id, "body", attempt)
+            start = time.perf_counter()
+            label_map, lesions = build_label_map(case, self._library, attempt)
+            trial.timings["body"] = time.perf_counter() - start
+            self._enter(case.case_id, "render", attempt)
+            start = time.perf_counter()
+            images = self._engine(case.engine).render(case, label_map, attempt)
+            trial.timings["render"] = time.perf_counter() - start
+        except Exception as error:  # noqa: BLE001 - whatever one case raises must not touch its neighbours
+            self._keep_error(trial, error)
+            return None
+        return Candidate(case, label_map, images), {"images": images.parameters, "lesions": lesions}
+
+    def _finish(self, trial: _Trial, made: tuple[Candidate, dict[str, Any]]) -> CaseOutcome | None:
+        """Judge, then commit or reject; None asks for another attempt."""
+        candidate, parameters = made
+        case, attempt = trial.case, trial.attempt
+        try:
+            self._enter(case.case_id, "finish", attempt)
+            start = time.perf_counter()
+            verdict = judge(candidate)
+            trial.timings["check"] = time.perf_counter() - start
+            if not verdict.accepted and not trial.is_last:
+                trial.errors.append("; ".join(verdict.reasons))
+                trial.attempt += 1
+                return None
+            self._commit(trial, candidate, verdict, parameters)
+        except StorageHaltError:
+            raise
+        except Exception as error:  # noqa: BLE001 - see _render
+            self._keep_error(trial, error)
+            return self._after_error(trial)
+        status = "accepted" if verdict.accepted else "rejected"
+        return CaseOutcome(case.case_id, status, attempt + 1, time.monotonic() - trial.begun, "; ".join(verdict.reasons))
+
+    def _commit(self, trial: _Trial, candidate: Candidate, verdict: Verdict, parameters: dict[str, Any]) -> None:
+        engine = self._engine(trial.case.engine)
+        attempt = Attempt(trial.case, trial.attempt, candidate, verdict, parameters, dict(trial.timings), engine)
+        pause = FIRST_PAUSE_SECONDS
+        for remaining in range(WRITE_TRIES - 1, -1, -1):
+            try:
+                self._ledger.commit(attempt)
+                return
+            except OSError as error:
+                if error.errno in HALTING_ERRNOS or not remaining:
+                    raise StorageHaltError(
+                        "the dataset cannot be written any more",
+                        where=self._settings.dataset,
+                        found=str(error),
+                        fix="free space or repair the storage, then run the same command again: it resumes",
+                    ) from error
+                LOG.warning("writing %s failed (%s), trying again in %.1f s", trial.case.case_id, error, pause)
+                time.sleep(pause)
+                pause *= 2
+
+    @staticmethod
+    def _keep_error(trial: _Trial, error: Exception) -> None:
+        trial.errors.append(f"{type(error).__name__}: {error}".splitlines()[0])
+        trial.last_traceback = "".join(traceback.format_exception(error))
+
+    def _after_error(self, trial: _Trial) -> CaseOutcome | None:
+        """None asks for another attempt; after the last one the case is recorded as failed."""
+        if not trial.is_last:
+            trial.attempt += 1
+            return None
+        reason = trial.errors[-1]
+        self._ledger.record_failure(trial.case, trial.attempt + 1, reason, trial.last_traceback)
+        seconds = time.monotonic() - trial.begun
+        return CaseOutcome(trial.case.case_id, "failed", trial.attempt + 1, seconds, reason)

@@ -1,0 +1,153 @@
+"""The flow ``generate_dataset``: manifest -> committed, sealed dataset.
+
+One flow run per call, one task to find out what is to do, one per wave of work units and one to seal and compact the
+catalog. The number of Prefect task runs grows with the waves, never with the volumes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator
+
+from ctmr_core.cases.case import Case
+from pipelines.factory.cluster import ray_cluster
+from pipelines.factory.driver import Crew, Driver, Ledger
+from pipelines.factory.tally import Observer, Progress, Tally
+from pipelines.factory.work import ActorSettings, WorkUnit, in_units
+from pipelines.flows.environment import prepare_prefect
+from pipelines.flows.interrupts import stop_on_signals
+from pipelines.flows.options import GenerateOptions, RunSummary
+from pipelines.flows.preparation import Backlog, prepare
+
+prepare_prefect()
+
+from prefect import flow, task  # noqa: E402 - the settings above must be made before Prefect is imported
+from prefect.artifacts import create_progress_artifact, update_progress_artifact  # noqa: E402
+from prefect.cache_policies import NO_CACHE  # noqa: E402
+
+ARTIFACT_SECONDS = 10.0
+UNITS_PER_ACTOR = 8  # small runs are cut so that every actor gets several units and none idles at the end
+MAX_UNIT_SIZE = 16
+LISTED_PROBLEMS = 20
+
+#: Who watches the run in this process; a flow's parameters must be plain data, so it can't be one.
+_observers: list[Observer] = []
+
+
+def run_generate_dataset(options: GenerateOptions, observer: Observer | None = None) -> RunSummary:
+    """Run the flow here and now, with ``observer`` told of the progress about four times a second."""
+    if observer:
+        _observers.append(observer)
+    try:
+        summary: RunSummary = generate_dataset(options)
+        return summary
+    finally:
+        if observer:
+            _observers.remove(observer)
+
+
+@flow(name="generate-dataset", flow_run_name="{options.dataset}", validate_parameters=False, persist_result=False)
+def generate_dataset(options: GenerateOptions) -> RunSummary:
+    """Make every case of the manifest that the dataset does not have; resumable at any point."""
+    if isinstance(options, dict):
+        options = GenerateOptions.model_validate(options)
+    with stop_on_signals() as stopping:
+        begin = time.monotonic()
+        find_backlog = task(name="find-backlog", cache_policy=NO_CACHE, persist_result=False)(lambda: prepare(options))
+        with find_backlog() as backlog:
+            tally = Tally(backlog.planned, backlog.done)
+            crew = _crew(options, backlog)
+            if backlog.to_do:
+                _make(options, backlog, crew, tally, stopping)
+            task(name="seal-catalog", cache_policy=NO_CACHE, persist_result=False)(backlog.seal)()
+        return _summary(options, backlog, crew, tally, time.monotonic() - begin)
+
+
+def _crew(options: GenerateOptions, backlog: Backlog) -> Crew:
+    workers = options.workers or max(1, (os.cpu_count() or 1) // options.threads)
+    settings = ActorSettings(
+        dataset=options.dataset,
+        library=options.library,
+        device="cuda" if options.gpus_per_worker > 0 else "cpu",
+        threads=options.threads,
+    )
+    return Crew(max(1, min(workers, backlog.to_do)), settings, options.gpus_per_worker, options.case_timeout)
+
+
+def _make(
+    options: GenerateOptions, backlog: Backlog, crew: Crew, tally: Tally, stopping: Callable[[], bool]
+) -> None:
+    unit_size = options.unit_size or max(1, min(MAX_UNIT_SIZE, backlog.to_do // (crew.workers * UNITS_PER_ACTOR)))
+    publish = _ProgressArtifact()
+
+    def observe(progress: Progress) -> None:
+        for observer in _observers:
+            observer(progress)
+        publish(progress)
+
+    ledger = Ledger(backlog.decided, backlog.quarantine)
+    with ray_cluster(options.address, crew.workers * crew.settings.threads, crew.workers * crew.gpus_per_worker):
+        tally.start_clock()
+        driver = Driver(crew, ledger, tally, observe, stopping)
+        try:
+            for number, wave in enumerate(_waves(backlog.cases(), unit_size, options.wave_units)):
+                make_wave = task(
+                    name="make-wave", task_run_name=f"wave-{number}", cache_policy=NO_CACHE, persist_result=False
+                )(driver.run)
+                make_wave(wave)
+                if tally.interrupted or tally.halt:
+                    break
+        finally:
+            tally.stop_clock()
+            driver.close()
+
+
+def _waves(cases: Iterator[Case], unit_size: int, wave_units: int) -> Iterator[list[WorkUnit]]:
+    units = in_units(cases, unit_size)
+    while wave := list(itertools.islice(units, wave_units)):
+        yield wave
+
+
+class _ProgressArtifact:
+    """Keeps one Prefect progress artifact of the flow run up to date, seldom enough to cost nothing."""
+
+    def __init__(self) -> None:
+        self._id = create_progress_artifact(progress=0.0, description="cases with an outcome")
+        self._last = time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        finished = progress.done >= progress.planned
+        if not finished and time.monotonic() - self._last < ARTIFACT_SECONDS:
+            return
+        self._last = time.monotonic()
+        update_progress_artifact(self._id, progress=100.0 * progress.done / max(progress.planned, 1))  # type: ignore[arg-type]
+
+
+def _summary(options: GenerateOptions, backlog: Backlog, crew: Crew, tally: Tally, seconds: float) -> RunSummary:
+    counts = tally.counts
+    made = sum(counts.values())
+    busy = tally.case_seconds / (tally.making_seconds * crew.workers) if tally.making_seconds else 0.0
+    return RunSummary(
+        dataset=options.dataset,
+        planned=backlog.planned,
+        done_before=backlog.done,
+        reasons=dict(backlog.reasons),
+        accepted=counts["accepted"],
+        rejected=counts["rejected"],
+        failed=counts["failed"],
+        quarantined=counts["quarantined"],
+        attempts=tally.attempts,
+        seconds=round(seconds, 3),
+        volumes_per_minute=round(60.0 * made / tally.making_seconds, 2) if tally.making_seconds else 0.0,
+        efficiency=round(min(busy, 1.0), 3),
+        workers=crew.workers,
+        interrupted=tally.interrupted,
+        halt=tally.halt,
+        skipped_rows=backlog.skipped_rows,
+        problems=[
+            {"case_id": problem.case_id, "status": problem.status, "reason": problem.reason}
+            for problem in tally.problems[:LISTED_PROBLEMS]
+        ],
+    )
