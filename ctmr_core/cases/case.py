@@ -68,7 +68,7 @@ class Case(BaseModel):
         source, _, name = body.partition(":")
         if source == "parametric" and name in PARAMETRIC_BODIES:
             return body
-        if source == "template" and re.match(CASE_ID_PATTERN, name):
+        if source == "template" and re.fullmatch(CASE_ID_PATTERN, name):
             return body
         kinds = ", ".join(f"parametric:{name}" for name in PARAMETRIC_BODIES)
         raise ValueError(f"unknown body {body!r}; allowed: {kinds}, template:<template id>")

@@ -30,6 +30,11 @@ def body_rng(body: str, body_seed: int, stream: str) -> np.random.Generator:
     return _generator(f"body|{body}|{body_seed}|{stream}")
 
 
+def recipe_rng(seed: int, group: str, field: str) -> np.random.Generator:
+    """The generator of one field of one group of a recipe: editing one field or group leaves the draws of the others."""
+    return _generator(f"recipe|{seed}|{group}|{field}")
+
+
 def normal_noise(size: tuple[int, ...], case_key: str, attempt: int, stream: str, threads: int = 1) -> np.ndarray:
     """Standard normal noise, float32, C order, of shape ``size``; the same values for any number of ``threads``."""
     noise = np.empty(int(np.prod(size)), np.float32)

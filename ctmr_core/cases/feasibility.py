@@ -1,0 +1,93 @@
+"""What a recipe asks for that no body can give: refused before a single case is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ctmr_core.anatomy.regions import center_labels
+from ctmr_core.anatomy.sequences import SKULL_STRIPPED
+from ctmr_core.anatomy.vocabulary import Vocabulary, load_vocabulary
+from ctmr_core.cases.bodies import BodyPool
+from ctmr_core.cases.problems import near
+from ctmr_core.cases.recipe import Recipe
+from ctmr_core.errors import AnatomyError, RecipeError
+
+#: Lesions that are made of several labels; the label of a lesion is otherwise a label of the group "lesion".
+COMPOSITE_LESIONS = {"brain": ("brain tumor", "white matter lesion"), "maisi": ("kidney cyst",)}
+
+
+def lesion_labels(vocabulary: Vocabulary) -> tuple[str, ...]:
+    """The lesions that can be asked for in bodies of this vocabulary."""
+    return (*COMPOSITE_LESIONS.get(vocabulary.name, ()), *(label.name for label in vocabulary if label.group == "lesion"))
+
+
+def refuse_unrenderable(recipe: Recipe, pools: Sequence[Sequence[BodyPool]]) -> None:
+    """``RecipeError`` for sequences, centres and lesions that the bodies of a group cannot have."""
+    for index, group_pools in enumerate(pools):
+        for name in sorted({name for pool in group_pools for name in pool.vocabularies}):
+            vocabulary = load_vocabulary(name)
+            _refuse_sequences(recipe, index, vocabulary)
+            _refuse_centers(recipe, index, vocabulary)
+            _refuse_lesions(recipe, index, vocabulary)
+        _refuse_counts(recipe, index)
+
+
+def _refuse_sequences(recipe: Recipe, index: int, vocabulary: Vocabulary) -> None:
+    for option in recipe.groups[index].sequences.options:
+        for sequence in option:
+            if sequence.endswith(SKULL_STRIPPED) and vocabulary.name != "brain":
+                raise RecipeError(
+                    "skull-stripped sequences need a head",
+                    where=recipe.where("groups", index, "sequences"),
+                    found=sequence,
+                    allowed=f"bodies with the brain vocabulary; these have {vocabulary.name}",
+                    fix="use {parametric: head} or head templates, or drop the sequence",
+                )
+
+
+def _refuse_centers(recipe: Recipe, index: int, vocabulary: Vocabulary) -> None:
+    for center in recipe.groups[index].center.options:
+        if not center:
+            continue
+        try:
+            center_labels(vocabulary, center)
+        except AnatomyError as error:
+            raise RecipeError(
+                error.what, where=recipe.where("groups", index, "center"), found=center, allowed=error.allowed, fix=error.fix
+            ) from error
+
+
+def _refuse_lesions(recipe: Recipe, index: int, vocabulary: Vocabulary) -> None:
+    group = recipe.groups[index]
+    if group.lesions is None:
+        return
+    known = lesion_labels(vocabulary)
+    extent = min(n * mm for size in group.size.options for n, mm in zip(size, group.spacing.limits[0], strict=True))
+    for position, kind in enumerate(group.lesions.kinds):
+        where = recipe.where("groups", index, "lesions", *(() if group.lesions.every else ("choose",)), position, "label")
+        if kind.label not in known:
+            other = "brain" if vocabulary.name == "maisi" else "maisi"
+            elsewhere = kind.label in lesion_labels(load_vocabulary(other))
+            meant = near(kind.label, known)
+            body = "a head" if vocabulary.name == "brain" else "a torso"
+            what = f"{body} cannot have this lesion" if elsewhere else "unknown lesion"
+            fix = f"did you mean {meant!r}?" if meant and not elsewhere else None
+            raise RecipeError(what, where=where, found=kind.label, allowed=known, fix=fix)
+        if kind.diameter.limits[1] >= extent:
+            raise RecipeError(
+                "the lesion can be larger than the field of view",
+                where=where.removesuffix("label") + "diameter",
+                found=f"{kind.diameter.limits[1]:g} mm",
+                allowed=f"below {extent:g} mm, the shortest side",
+            )
+
+
+def _refuse_counts(recipe: Recipe, index: int) -> None:
+    group = recipe.groups[index]
+    if group.lesions is not None and group.lesions.exact is not None and group.lesions.exact > group.cases:
+        raise RecipeError(
+            "more cases with lesions than cases",
+            where=recipe.where("groups", index, "lesions", "exact"),
+            found=group.lesions.exact,
+            allowed=f"0..{group.cases}",
+        )

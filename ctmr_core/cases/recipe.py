@@ -1,0 +1,250 @@
+"""The recipe: what a person asks for, in a page of YAML. ``docs/recipes.md`` describes every field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from ctmr_core.anatomy.sequences import MODALITY_CODES
+from ctmr_core.cases.distributions import Choice, Number, Real, Spacing, Strict, Weight, within
+from ctmr_core.cases.problems import gather, near, problems_of
+from ctmr_core.cases.recipe_source import RecipeSource, read_source
+from ctmr_core.errors import RecipeError
+
+Count = Annotated[int, Field(strict=True, ge=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]  # leaves room for -0000000 in a case id
+Voxels = Annotated[int, Field(strict=True, ge=16, le=1024)]
+Size = tuple[Voxels, Voxels, Voxels]
+Sequences = Annotated[tuple[str, ...], Field(min_length=1)]
+LesionCount = Annotated[int, Field(strict=True, ge=1, le=20)]
+
+SPLITS = ("train", "val", "test")
+DISTRIBUTION_KEYS = frozenset({"choose", "weights", "uniform", "log_uniform", "normal", "lognormal"})
+
+
+class TemplateQuery(Strict):
+    """Which templates of a library to use; everything given must hold.
+
+    library: folder of the template library. ids: these templates. vocabulary: maisi or brain.
+    regions: they show every one of these regions. labels: they contain every one of these labels.
+    tumor_free: True = without lesions, False = with at least one.
+    """
+
+    library: str = "templates"
+    ids: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    tumor_free: bool | None = None
+    vocabulary: Literal["maisi", "brain"] | None = None
+
+
+class BodySource(Strict):
+    """Where bodies come from: a ``parametric`` kind or ``templates``; ``weight`` is its share of the group's bodies."""
+
+    parametric: Literal["torso", "head"] | None = None
+    templates: TemplateQuery | None = None
+    weight: Weight = 1.0
+
+    @model_validator(mode="after")
+    def _one_source_is_given(self) -> BodySource:
+        if (self.parametric is None) == (self.templates is None):
+            raise ValueError("a body comes from one source; allowed: either parametric or templates")
+        return self
+
+
+class LesionKind(Strict):
+    """A lesion label of the body's vocabulary and its mean diameter in mm."""
+
+    label: str
+    diameter: Annotated[Number, AfterValidator(within(1.0, 200.0, "mm"))]
+
+
+class Lesions(Strict):
+    """Which cases get lesions, how many, and of which kind.
+
+    every: these lesions in every case (what a plain list in the recipe means).
+    choose, weights: one kind per lesion. count: lesions per case that has any.
+    probability: share of the cases that have lesions (apportioned: 0.5 of 6 cases is 3); exact: their number instead.
+    """
+
+    every: tuple[LesionKind, ...] | None = None
+    choose: Annotated[tuple[LesionKind, ...], Field(min_length=1)] | None = None
+    weights: tuple[Weight, ...] | None = None
+    count: Choice[LesionCount] = Choice[LesionCount](value=1)
+    probability: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
+    exact: Annotated[int, Field(strict=True, ge=0)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _normalise(cls, data: Any) -> Any:
+        if isinstance(data, (list, tuple)):
+            return {"every": data}
+        return super()._normalise(data)  # type: ignore[operator]
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Lesions:
+        if (self.every is None) == (self.choose is None):
+            raise ValueError("lesions need a list of kinds to choose from; allowed: a list of lesions, or a mapping with choose")
+        if self.weights is not None and (self.choose is None or len(self.weights) != len(self.choose) or sum(self.weights) <= 0):
+            raise ValueError("the weights do not fit the choices; allowed: one weight per choice, at least one above 0")
+        if self.probability is not None and self.exact is not None:
+            raise ValueError("probability and exact say the same thing; allowed: one of them")
+        return self
+
+    @property
+    def kinds(self) -> tuple[LesionKind, ...]:
+        """Every kind that can occur."""
+        return self.every or self.choose or ()
+
+    @property
+    def most(self) -> int:
+        """The greatest number of lesions in one case."""
+        return len(self.every) if self.every is not None else max(self.count.options)
+
+
+def _with_distributions(tree: Any, path: tuple[str | int, ...] = ()) -> Any:
+    """Replace the mappings in ``tree`` that spell out a distribution by ``Number`` or ``Choice``."""
+    if isinstance(tree, Mapping):
+        if tree and DISTRIBUTION_KEYS.issuperset(tree):
+            model = Choice[Any] if "choose" in tree else Number
+            try:
+                return model.model_validate(dict(tree))
+            except ValidationError as error:
+                problem = problems_of(error, tree)[0]
+                raise PydanticCustomError(
+                    "parameter",
+                    "not a distribution",
+                    {"path": [*path, *problem.path], "what": problem.what, "found": problem.found, "allowed": problem.allowed},
+                ) from error
+        return {str(key): _with_distributions(value, (*path, str(key))) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [_with_distributions(value, (*path, index)) for index, value in enumerate(tree)]
+    return tree
+
+
+class Group(Strict):
+    """Cases that are alike: ``cases`` of them, named ``<name>-0000000`` upwards."""
+
+    name: Name
+    cases: Annotated[int, Field(strict=True, ge=1, le=9_999_999)]
+    bodies: Annotated[tuple[BodySource, ...], Field(min_length=1)]
+    cases_per_body: Count = 1
+    sequences: Choice[Sequences]
+    size: Choice[Size]
+    spacing: Spacing
+    center: Choice[str] = Choice[str](value="")
+    deformation: Annotated[Number, AfterValidator(within(0.0, 50.0, "mm"))] = Number(value=0.0)
+    lesions: Lesions | None = None
+    engine: str = "tissue"
+    engine_parameters: Annotated[dict[str, Any], AfterValidator(_with_distributions)] = Field(default_factory=dict)
+    checks: dict[str, Any] = Field(default_factory=dict)
+    max_attempts: Annotated[int, Field(strict=True, ge=1, le=100)] | None = None
+
+    @field_validator("bodies", mode="before")
+    @classmethod
+    def _one_body_is_a_list(cls, bodies: Any) -> Any:
+        return [bodies] if isinstance(bodies, Mapping) else bodies
+
+    @field_validator("sequences")
+    @classmethod
+    def _sequences_are_known(cls, sequences: Choice[Sequences]) -> Choice[Sequences]:
+        for option in sequences.options:
+            for name in option:
+                if name not in MODALITY_CODES:
+                    meant = near(name, MODALITY_CODES)
+                    hint = f" (did you mean {meant}?)" if meant else ""
+                    raise ValueError(f"unknown sequence {name!r}{hint}; allowed: {', '.join(MODALITY_CODES)}")
+            if len(set(option)) != len(option):
+                raise ValueError(f"a sequence is listed twice; allowed: each one once, found {', '.join(option)}")
+        return sequences
+
+    @field_validator("spacing")
+    @classmethod
+    def _spacing_can_be_rendered(cls, spacing: Spacing) -> Spacing:
+        low, high = spacing.limits
+        if min(low) < 0.2 or max(high) > 10.0:
+            raise ValueError(f"the spacing can be {min(low):g}..{max(high):g} mm; allowed: 0.2..10 mm")
+        return spacing
+
+
+class Recipe(Strict):
+    """A whole recipe."""
+
+    name: Name
+    description: str = ""
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
+    max_attempts: Annotated[int, Field(strict=True, ge=1, le=100)] = 3
+    splits: dict[Literal["train", "val", "test"], Annotated[Real, Field(ge=0)]] = Field(default_factory=lambda: {"train": 1.0})
+    groups: Annotated[tuple[Group, ...], Field(min_length=1)]
+
+    _source: RecipeSource | None = PrivateAttr(None)
+
+    @field_validator("splits")
+    @classmethod
+    def _splits_add_up(cls, splits: dict[str, float]) -> dict[str, float]:
+        if abs(sum(splits.values()) - 1.0) > 1e-6:
+            raise ValueError(f"the splits add up to {sum(splits.values()):g}; allowed: 1")
+        return splits
+
+    @model_validator(mode="after")
+    def _group_names_are_unique(self) -> Recipe:
+        names = [group.name for group in self.groups]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise PydanticCustomError(
+                    "group_name",
+                    "two groups have the same name",
+                    {
+                        "path": ["groups", index, "name"],
+                        "what": "two groups have the same name",
+                        "found": name,
+                        "allowed": "one name per group",
+                    },
+                )
+        return self
+
+    @property
+    def source(self) -> RecipeSource | None:
+        """The text this recipe was read from, if it was."""
+        return self._source
+
+    @property
+    def cases(self) -> int:
+        """Cases in all groups together."""
+        return sum(group.cases for group in self.groups)
+
+    def where(self, *path: str | int) -> str:
+        """File, line and field of ``path`` for an error message."""
+        source = self._source or RecipeSource(f"recipe {self.name}", "", {}, {})
+        return source.where(path)
+
+
+def load_recipe(path: Path | str) -> Recipe:
+    """Read and validate a recipe; ``RecipeError`` with file, line, field, found and allowed for what is wrong in it."""
+    return recipe_from_source(read_source(path))
+
+
+def parse_recipe(data: Mapping[str, Any], name: str = "recipe") -> Recipe:
+    """Validate a recipe given as plain data."""
+    return recipe_from_source(RecipeSource(name, "", data, {}))
+
+
+def recipe_from_source(source: RecipeSource) -> Recipe:
+    """Validate what was read."""
+    try:
+        recipe = Recipe.model_validate(source.data)
+    except ValidationError as error:
+        problems = problems_of(error, source.data)
+        errors = [
+            RecipeError(
+                problem.what, where=source.where(problem.path), found=problem.found, allowed=problem.allowed, fix=problem.fix
+            )
+            for problem in problems
+        ]
+        raise gather(errors) from error
+    recipe._source = source
+    return recipe

@@ -1,0 +1,101 @@
+"""The text of a recipe: plain data for the models, line numbers for the errors."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from ctmr_core.cases.problems import Path as FieldPath
+from ctmr_core.cases.problems import field_name
+from ctmr_core.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class RecipeSource:
+    """A recipe as it was written. ``name`` is what errors call it; ``lines`` maps field paths to 1-based lines."""
+
+    name: str
+    text: str
+    data: Any
+    lines: Mapping[FieldPath, int]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 hex of the text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    def where(self, path: Sequence[str | int] = ()) -> str:
+        """``"quick.yaml line 7, field groups[0].size"``; the line of the nearest enclosing field where one is missing."""
+        path = tuple(path)
+        field = f", field {field_name(path)}" if path else ""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.lines:
+                return f"{self.name} line {self.lines[path[:length]]}{field}"
+        return f"{self.name}{field}"
+
+
+def read_source(path: Path | str) -> RecipeSource:
+    """Read a YAML file. ``RecipeError`` if it is not there, not UTF-8, not YAML or not a mapping."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise RecipeError("there is no such recipe", where=str(path), fix="check the path") from None
+    except OSError as error:
+        raise RecipeError(f"the recipe cannot be read: {error.strerror}", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise RecipeError("the recipe is not text in UTF-8", where=str(path), fix="save it as UTF-8") from error
+    return parse_source(text, str(path))
+
+
+def parse_source(text: str, name: str) -> RecipeSource:
+    """The recipe in ``text``. YAML 1.2: yes, no, on and off are plain strings."""
+    try:
+        document = YAML(typ="rt").load(io.StringIO(text))
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = (error.problem or "cannot be parsed").strip()
+        raise RecipeError(
+            f"this is not valid YAML: {problem}", where=f"{name}{line}", fix="correct the line or the indentation"
+        ) from error
+    except YAMLError as error:
+        raise RecipeError(f"this is not valid YAML: {str(error).splitlines()[0]}", where=name) from error
+    if not isinstance(document, Mapping):
+        kind = "empty" if document is None else f"a {type(document).__name__}"
+        raise RecipeError(
+            "a recipe is a mapping of fields to values",
+            where=name,
+            found=kind,
+            allowed="name, cases and so on, see docs/recipes.md",
+        )
+    lines: dict[FieldPath, int] = {}
+    return RecipeSource(name, text, _plain(document, (), lines), lines)
+
+
+def _plain(node: Any, path: FieldPath, lines: dict[FieldPath, int]) -> Any:
+    """``node`` without ruamel's own types; fills ``lines`` on the way."""
+    if isinstance(node, Mapping):
+        plain = {}
+        for key, value in node.items():
+            place = (*path, key)
+            lines[place] = node.lc.key(key)[0] + 1 if key in (node.lc.data or {}) else lines.get(path, 1)
+            plain[str(key)] = _plain(value, place, lines)
+        return plain
+    if isinstance(node, list):
+        for index in range(len(node)):
+            lines[(*path, index)] = node.lc.item(index)[0] + 1
+        return [_plain(value, (*path, index), lines) for index, value in enumerate(node)]
+    if isinstance(node, bool) or node is None:
+        return node
+    for kind in (int, float, str):  # ScalarInt, ScalarFloat, quoted strings
+        if isinstance(node, kind):
+            return kind(node)
+    return str(node)  # a date
