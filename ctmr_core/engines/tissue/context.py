@@ -11,8 +11,11 @@ import torch
 from ctmr_core.anatomy.label_map import LabelMap
 from ctmr_core.cases.case import Case
 from ctmr_core.cases.seeds import case_rng, normal_noise
+from ctmr_core.engines.tissue.organ_vessels import liver_vessels, lung_vessels
+from ctmr_core.engines.tissue.parameters import TissueParameters, read_parameters
 from ctmr_core.engines.tissue.textures import coarse_field, upsample
 from ctmr_core.engines.tissue.tissue_code import TissueCode
+from ctmr_core.engines.tissue.vessels import VoxelShares
 
 #: Named correlation lengths in mm of the body's own texture, the same field in every sequence of a case:
 #: trabeculae, muscle strands and fat septa (fine), lobules, fatty infiltration and mottling (coarse).
@@ -54,6 +57,11 @@ class RenderContext:
     def spacing(self) -> tuple[float, float, float]:
         """mm per voxel along [x, y, z]."""
         return self.label_map.spacing
+
+    @cached_property
+    def parameters(self) -> TissueParameters:
+        """The case's ``engine_parameters``, validated."""
+        return read_parameters(self.case.engine_parameters)
 
     @cached_property
     def labels(self) -> torch.Tensor:
@@ -98,10 +106,24 @@ class RenderContext:
         """The coarse lattice behind ``texture``: float32, spans the volume from first to last voxel centre."""
         key = (float(scale_mm), stream)
         if key not in self._lattices:
-            field = coarse_field(self.size, self.spacing, scale_mm, self.rng(f"texture/{stream}/{scale_mm:g}"))
-            self._lattices[key] = torch.from_numpy(field).to(self.device)
+            name = f"tissue/texture/{stream}/{scale_mm:g}"
+
+            def draw(shape: tuple[int, ...]) -> np.ndarray:
+                return normal_noise(shape, self.case.key, self.attempt, name, self.threads)
+
+            self._lattices[key] = coarse_field(self.size, self.spacing, scale_mm, draw).to(self.device)
         return self._lattices[key]
 
     def band(self, name: str) -> torch.Tensor:
         """The body's own texture of one of the named ``BANDS``; see ``texture``."""
         return self.texture(BANDS[name], name)
+
+    @cached_property
+    def lung_vessels(self) -> VoxelShares:
+        """Vessels grown into the lungs, the same in every sequence: flat voxel indices and the share of each voxel."""
+        return lung_vessels(self.label_map, self.rng("vessels/lung"))
+
+    @cached_property
+    def liver_vessels(self) -> VoxelShares:
+        """Vessels grown into the liver; see ``lung_vessels``."""
+        return liver_vessels(self.label_map, self.rng("vessels/liver"))

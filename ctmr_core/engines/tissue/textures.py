@@ -2,35 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter
 
-_NODES_PER_SIGMA = 1.5  # lattice nodes per standard deviation: linear interpolation then loses under 8 % of the amplitude
+from ctmr_core.engines.tissue.psf import smooth_axis
+
+#: shape -> standard normal float32 numbers of that shape.
+Draw = Callable[[tuple[int, ...]], np.ndarray]
+
+_NODES_PER_SIGMA = 1.25  # lattice nodes per standard deviation: linear interpolation then loses under 12 % of the amplitude
 
 
-def coarse_field(
-    size: tuple[int, int, int], spacing: tuple[float, float, float], scale_mm: float, rng: np.random.Generator
-) -> np.ndarray:
+def coarse_field(size: tuple[int, int, int], spacing: tuple[float, float, float], scale_mm: float, draw: Draw) -> torch.Tensor:
     """A Gaussian random field on a lattice that spans the volume, float32 [i, j, k], mean 0 and variance 1.
 
     size, spacing: voxels and mm per voxel along [x, y, z]. scale_mm: correlation length, see ``RenderContext.texture``.
-    The lattice has about ``2 * extent / scale_mm`` nodes per axis and never more than the volume has voxels.
+    draw: source of standard normal numbers. The lattice never has more nodes than the volume has voxels; where the
+    voxels are coarser than the texture it is white noise.
     """
     sigma = scale_mm / np.sqrt(2.0)  # smoothing with s gives the autocorrelation exp(-d^2 / (4 s^2))
-    nodes, sigmas = [], []
+    nodes, variances = [], []
     for n, mm in zip(size, spacing, strict=True):
         extent = max((n - 1) * mm, 1e-6)
-        count = min(n, int(np.ceil(extent / sigma * _NODES_PER_SIGMA)) + 1)
-        nodes.append(max(count, min(n, 2)))
-        sigmas.append(sigma / (extent / max(nodes[-1] - 1, 1)))
-    margins = [int(np.ceil(4 * s)) for s in sigmas]  # drawn wider and cut, so that the variance is even up to the border
-    field = rng.standard_normal([n + 2 * m for n, m in zip(nodes, margins, strict=True)], dtype=np.float32)
-    field = gaussian_filter(field, sigmas, mode="constant", truncate=4.0)
-    field = field[tuple(slice(m, m + n) for n, m in zip(nodes, margins, strict=True))]
-    kernels = [np.exp(-0.5 * (np.arange(-m, m + 1) / max(s, 1e-6)) ** 2) for m, s in zip(margins, sigmas, strict=True)]
-    gain = float(np.prod([np.sqrt(np.sum((k / k.sum()) ** 2)) for k in kernels]))
-    return np.ascontiguousarray(field / np.float32(gain))
+        count = max(min(n, int(np.ceil(extent / sigma * _NODES_PER_SIGMA)) + 1), min(n, 2))
+        nodes.append(count)
+        variances.append(min((sigma / (extent / max(count - 1, 1))) ** 2, 2.25))
+    # Drawn wider and cut, so that the variance is even up to the border.
+    margins = [smooth_passes(variance) for variance in variances]
+    wide = tuple(n + 2 * m for n, m in zip(nodes, margins, strict=True))
+    field = torch.from_numpy(draw(wide))
+    gain = 1.0
+    for axis, (variance, passes) in enumerate(zip(variances, margins, strict=True)):
+        if passes == 0:
+            continue
+        weight = variance / passes / 2.0
+        kernel = np.ones(1)
+        for _ in range(passes):
+            field = smooth_axis(field, axis, weight)
+            kernel = np.convolve(kernel, [weight, 1 - 2 * weight, weight])
+        gain *= float(np.sqrt(np.sum(kernel**2)))
+    inner = tuple(slice(m, m + n) for n, m in zip(nodes, margins, strict=True))
+    return field[inner].div(gain).contiguous()
+
+
+def smooth_passes(variance: float) -> int:
+    """How many passes of a 3-tap kernel make a Gaussian of this variance (nodes squared)."""
+    return 0 if variance < 0.02 else int(np.ceil(variance / 0.55))
 
 
 def upsample(lattice: torch.Tensor, size: tuple[int, int, int]) -> torch.Tensor:
@@ -41,6 +60,23 @@ def upsample(lattice: torch.Tensor, size: tuple[int, int, int]) -> torch.Tensor:
     return volume[0, 0]
 
 
-def unit_interval(field: torch.Tensor) -> torch.Tensor:
-    """The normal field as its percentile, uniform on 0..1 (new tensor)."""
-    return torch.special.ndtr(field)
+def upsample_box(
+    lattice: torch.Tensor, size: tuple[int, int, int], box: tuple[slice, slice, slice]
+) -> torch.Tensor:
+    """The part of ``upsample(lattice, size)`` inside ``box`` (slices with start and stop), made without the rest.
+
+    Equal to the cut of the whole within float32 rounding.
+    """
+    field = lattice
+    for axis, (n, side) in enumerate(zip(size, box, strict=True)):
+        nodes = field.shape[axis]
+        place = torch.arange(side.start, side.stop, dtype=torch.float64) * ((nodes - 1) / max(n - 1, 1))
+        low = place.floor().clamp_(max=max(nodes - 2, 0)).to(torch.int64)
+        shape = [1, 1, 1]
+        shape[axis] = -1
+        weight = (place - low).to(torch.float32).view(shape).to(field.device)
+        low = low.to(field.device)
+        first = field.index_select(axis, low)
+        second = field.index_select(axis, (low + 1).clamp_(max=nodes - 1))
+        field = second.sub_(first).mul_(weight).add_(first)
+    return field

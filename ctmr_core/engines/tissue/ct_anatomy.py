@@ -1,0 +1,69 @@
+"""Painting HU into the voxels: tissue means, texture inside tissues, vessels, gas in stool, the weight of the lung."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ctmr_core.anatomy.tissues import tissue_id
+from ctmr_core.engines.tissue.context import RenderContext
+from ctmr_core.engines.tissue.ct_table import HuDraw
+from ctmr_core.engines.tissue.vessels import VoxelShares
+
+_GAS = -880.0  # HU of a bubble smaller than a few voxels
+_BUBBLE_LEVEL = 1.15  # texture below minus this is gas: about one eighth of the stool
+_LUNG_GRADIENT = 70.0  # HU from front to back of a supine patient's lung in inspiration
+_LUNG_DEPTH = 180.0  # mm from front to back of an adult's lung
+
+
+def paint(context: RenderContext, draw: HuDraw, texture: float) -> torch.Tensor:
+    """HU of every voxel before the scanner: float32 [x, y, z] on the device. texture: scale of everything inside tissues."""
+    code = context.code
+    hu = code.gather(code.table(draw.mean))
+    if texture > 0:
+        add_texture(hu, context, code.table(draw.fine * texture), code.table(draw.coarse * texture))
+        add_gas_bubbles(hu, context)
+        add_lung_gradient(hu, context, texture)
+        add_vessels(hu, context.lung_vessels, float(draw.mean[tissue_id("lung_vessel")]))
+        add_vessels(hu, context.liver_vessels, float(draw.mean[tissue_id("hepatic_vessel")]))
+    return hu
+
+
+def add_texture(hu: torch.Tensor, context: RenderContext, fine: np.ndarray, coarse: np.ndarray) -> None:
+    """Add the body's texture in place; ``fine`` and ``coarse``: standard deviation per label and tissue, HU."""
+    for name, amplitude in (("fine", fine), ("coarse", coarse)):
+        hu.addcmul_(context.code.gather(amplitude), context.band(name))
+
+
+def add_gas_bubbles(hu: torch.Tensor, context: RenderContext) -> None:
+    """Bubbles of gas in the stool, where its texture is thinnest; in place."""
+    stool = torch.nonzero(context.tissues.view(-1) == tissue_id("stool")).view(-1)
+    if not len(stool):
+        return
+    field = context.band("coarse").view(-1)[stool].mul_(0.75).add_(context.band("fine").view(-1)[stool], alpha=0.66)
+    gas = field.neg_().sub_(_BUBBLE_LEVEL).mul_(4.0).clamp_(0.0, 1.0)
+    flat = hu.view(-1)
+    flat[stool] = torch.lerp(flat[stool], torch.full_like(gas, _GAS), gas)
+
+
+def add_lung_gradient(hu: torch.Tensor, context: RenderContext, texture: float) -> None:
+    """The dependent (posterior) lung is denser: a linear gradient along y over the lungs' extent, mean 0; in place."""
+    lung = context.tissues == tissue_id("lung_parenchyma")
+    slabs = torch.nonzero(lung.any(dim=2).any(dim=0)).view(-1)
+    if len(slabs) < 2:
+        return
+    first, last = int(slabs[0]), int(slabs[-1]) + 1
+    extent = (last - first) * context.spacing[1]
+    steepness = _LUNG_GRADIENT * texture * min(1.0, extent / _LUNG_DEPTH)
+    ramp = torch.linspace(0.5 * steepness, -0.5 * steepness, last - first, dtype=torch.float32, device=hu.device)
+    hu[:, first:last].addcmul_(lung[:, first:last].to(torch.float32), ramp[None, :, None])
+
+
+def add_vessels(hu: torch.Tensor, vessels: VoxelShares, vessel_hu: float) -> None:
+    """Mix blood of ``vessel_hu`` into the voxels that hold vessels, by their share; in place."""
+    if not vessels.index.size:
+        return
+    index = torch.from_numpy(vessels.index).to(hu.device)
+    share = torch.from_numpy(vessels.share).to(hu.device)
+    flat = hu.view(-1)
+    flat[index] = torch.lerp(flat[index], torch.full_like(share, vessel_hu), share)
