@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import TYPE_CHECKING
 
+from ctmr_core.anatomy.regions import REGIONS
 from ctmr_core.anatomy.vocabulary import load_vocabulary
 from ctmr_core.cases.problems import near
 from ctmr_core.cases.recipe import Recipe, TemplateQuery
 from ctmr_core.errors import RecipeError
 
+if TYPE_CHECKING:  # reading templates takes imaging libraries; planning parametric bodies does not
+    from ctmr_core.anatomy.templates.library import TemplateLibrary, TemplateRow
+
 PARAMETRIC_VOCABULARY = {"torso": "maisi", "head": "brain"}
-
-
-class TemplateRow(Protocol):
-    """What the planner needs to know of a template."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def digest(self) -> str: ...
-    @property
-    def vocabulary(self) -> str: ...
-    @property
-    def regions(self) -> Sequence[str]: ...
-    @property
-    def labels(self) -> Sequence[str]: ...
-    @property
-    def tumor_free(self) -> bool: ...
-
-
-class TemplateRows(Protocol):
-    """A template library, as far as the planner reads it."""
-
-    def rows(self) -> Iterable[TemplateRow]: ...
 
 
 @dataclass(frozen=True)
@@ -42,24 +24,25 @@ class BodyPool:
     """The bodies of one source. A parametric pool is endless: ``names`` is its one kind, each body a new seed.
 
     names: bodies as cases name them (``parametric:head``, ``template:<id>``). digests: per name.
-    vocabularies: of all its label maps. labels: names of lesions and structures are looked up in them.
+    vocabularies: per name. labels: per name, the label ids in the map (empty for parametric bodies).
     """
 
     names: tuple[str, ...]
     digests: tuple[str, ...]
+    labels: tuple[tuple[int, ...], ...]
     vocabularies: tuple[str, ...]
     weight: float
     parametric: bool
 
 
-def body_pools(recipe: Recipe, group: int, library: TemplateRows | None) -> list[BodyPool]:
+def body_pools(recipe: Recipe, group: int, library: TemplateLibrary | None) -> list[BodyPool]:
     """The pools of one group; ``RecipeError`` where a template query finds nothing."""
     pools = []
     for index, source in enumerate(recipe.groups[group].bodies):
         where = recipe.where("groups", group, "bodies", *((index,) if _is_written_as_list(recipe, group) else ()))
         if source.parametric is not None:
             vocabulary = PARAMETRIC_VOCABULARY[source.parametric]
-            pools.append(BodyPool((f"parametric:{source.parametric}",), ("",), (vocabulary,), source.weight, True))
+            pools.append(BodyPool((f"parametric:{source.parametric}",), ("",), ((),), (vocabulary,), source.weight, True))
             continue
         assert source.templates is not None  # noqa: S101 - the recipe made sure
         if library is None:
@@ -74,7 +57,8 @@ def body_pools(recipe: Recipe, group: int, library: TemplateRows | None) -> list
             BodyPool(
                 tuple(f"template:{row.id}" for row in rows),
                 tuple(row.digest for row in rows),
-                tuple(sorted({row.vocabulary for row in rows})),
+                tuple(row.labels for row in rows),
+                tuple(row.vocabulary for row in rows),
                 source.weight,
                 False,
             )
@@ -97,19 +81,7 @@ def _matching(query: TemplateQuery, rows: list[TemplateRow], where: str) -> list
             "the template library is empty", where=where, found=query.library, fix="import templates with `ctmr templates import`"
         )
     _refuse_unknown_names(query, rows, where)
-    wishes = [
-        *((f"id in {', '.join(query.ids)}", lambda row: row.id in query.ids) for _ in range(bool(query.ids))),
-        *(
-            (f"vocabulary {query.vocabulary}", lambda row: row.vocabulary == query.vocabulary)
-            for _ in range(query.vocabulary is not None)
-        ),
-        *((f"region {name}", lambda row, name=name: name in row.regions) for name in query.regions),
-        *((f"label {name}", lambda row, name=name: name in row.labels) for name in query.labels),
-        *(
-            ("tumor free" if query.tumor_free else "with a lesion", lambda row: row.tumor_free == query.tumor_free)
-            for _ in range(query.tumor_free is not None)
-        ),
-    ]
+    wishes = _wishes(query)
     found = [row for row in rows if all(holds(row) for _, holds in wishes)]
     if found:
         return found
@@ -122,6 +94,29 @@ def _matching(query: TemplateQuery, rows: list[TemplateRow], where: str) -> list
         allowed="; ".join(name for name, _ in wishes),
         fix="ask for less, or import templates that show this; `ctmr templates list` shows what there is",
     )
+
+
+def _wishes(query: TemplateQuery) -> list[tuple[str, Callable[[TemplateRow], bool]]]:
+    """What a template must fulfil, each with its name."""
+    wishes: list[tuple[str, Callable[[TemplateRow], bool]]] = []
+    if query.ids:
+        wishes.append((f"id in {', '.join(query.ids)}", lambda row: row.id in query.ids))
+    if query.vocabulary is not None:
+        wishes.append((f"vocabulary {query.vocabulary}", lambda row: row.vocabulary == query.vocabulary))
+    wishes += [(f"region {region}", partial(_shows_region, region=region)) for region in query.regions]
+    wishes += [(f"label {label}", partial(_shows_label, label=label)) for label in query.labels]
+    if query.tumor_free is not None:
+        wishes.append(("tumor free" if query.tumor_free else "with a tumor", lambda row: row.has_tumor != query.tumor_free))
+    return wishes
+
+
+def _shows_region(row: TemplateRow, region: str) -> bool:
+    return region in row.regions
+
+
+def _shows_label(row: TemplateRow, label: str) -> bool:
+    vocabulary = load_vocabulary(row.vocabulary)
+    return label in vocabulary and vocabulary.label(label).id in row.labels
 
 
 def _refuse_unknown_names(query: TemplateQuery, rows: list[TemplateRow], where: str) -> None:
@@ -138,8 +133,6 @@ def _refuse_unknown_names(query: TemplateQuery, rows: list[TemplateRow], where: 
             raise RecipeError(
                 "no vocabulary has such a label", where=where, found=name, fix=f"did you mean {meant!r}?" if meant else None
             )
-    from ctmr_core.anatomy.regions import REGIONS
-
     for name in query.regions:
         if name not in REGIONS:
             raise RecipeError("unknown region", where=where, found=name, allowed=REGIONS)

@@ -113,5 +113,5 @@ class Case(BaseModel):
 
     @property
     def key(self) -> str:
-        """``case_key``: SHA-256 hex over the canonical row (which holds template digest and engine identity) and the schema version."""
+        """``case_key``: SHA-256 hex over schema version and canonical row, which holds template digest and engine identity."""
         return hashlib.sha256(f"{SCHEMA_VERSION}\n{self.canonical_row()}".encode()).hexdigest()

@@ -29,6 +29,7 @@ def refuse_unrenderable(recipe: Recipe, pools: Sequence[Sequence[BodyPool]]) -> 
             _refuse_sequences(recipe, index, vocabulary)
             _refuse_centers(recipe, index, vocabulary)
             _refuse_lesions(recipe, index, vocabulary)
+        _refuse_centers_out_of_view(recipe, index, group_pools)
         _refuse_counts(recipe, index)
 
 
@@ -55,6 +56,28 @@ def _refuse_centers(recipe: Recipe, index: int, vocabulary: Vocabulary) -> None:
             raise RecipeError(
                 error.what, where=recipe.where("groups", index, "center"), found=center, allowed=error.allowed, fix=error.fix
             ) from error
+
+
+def _refuse_centers_out_of_view(recipe: Recipe, index: int, pools: Sequence[BodyPool]) -> None:
+    """A field of view cannot be centred on what a template does not show."""
+    for center in recipe.groups[index].center.options:
+        if not center:
+            continue
+        templates = [
+            (name, frozenset(center_labels(load_vocabulary(vocabulary), center)).isdisjoint(labels))
+            for pool in pools
+            if not pool.parametric
+            for name, vocabulary, labels in zip(pool.names, pool.vocabularies, pool.labels, strict=True)
+        ]
+        without = [name.removeprefix("template:") for name, lacks in templates if lacks]
+        if without:
+            raise RecipeError(
+                f"{len(without)} of {len(templates)} templates do not show what the field of view is centred on",
+                where=recipe.where("groups", index, "center"),
+                found=f"{center}; not in {', '.join(without[:5])}",
+                allowed="a center that all chosen templates show",
+                fix="narrow the templates with regions or labels, or choose another center",
+            )
 
 
 def _refuse_lesions(recipe: Recipe, index: int, vocabulary: Vocabulary) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,7 +56,7 @@ class Manifest:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the planner wrote along: schema_version, recipe, recipe_digest, planner_version, library (empty for hand-written ones)."""
+        """What the planner wrote along: schema_version, recipe, recipe_digest, planner_version, library, if any."""
         found = self.table.schema.metadata or {}
         return {key.decode().removeprefix("ctmr."): value.decode() for key, value in found.items() if key.startswith(b"ctmr.")}
 
@@ -91,7 +90,7 @@ class Manifest:
         """This manifest with empty engine identities (by engine name) and template digests (by template id) filled in."""
         table = self.table
         if engine_identity is not None:
-            table = _filled(table, "engine_identity", "engine", lambda name: engine_identity(name))
+            table = _filled(table, "engine_identity", "engine", engine_identity)
         if template_digest is not None:
             table = _filled(
                 table, "template_digest", "body", lambda body: template_digest(body[9:]) if body.startswith("template:") else ""

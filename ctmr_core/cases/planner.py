@@ -6,12 +6,12 @@ import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from ctmr_core.cases.bodies import BodyPool, TemplateRows, body_pools
+from ctmr_core.cases.bodies import BodyPool, body_pools
 from ctmr_core.cases.case import SCHEMA_VERSION, Case
 from ctmr_core.cases.distributions import Choice, Number, apportion, exact_choice
 from ctmr_core.cases.feasibility import refuse_unrenderable
@@ -21,6 +21,9 @@ from ctmr_core.cases.recipe import SPLITS, Group, Recipe, load_recipe
 from ctmr_core.cases.seeds import recipe_rng
 from ctmr_core.errors import CtmrError, RecipeError
 
+if TYPE_CHECKING:
+    from ctmr_core.anatomy.templates.library import TemplateLibrary
+
 PLANNER_VERSION = 1  # raised whenever the same recipe would give other rows
 
 Validator = Callable[[Case], None]
@@ -29,7 +32,7 @@ _SAMPLED_ROWS = 64  # rows of each group that are built as cases and shown to th
 
 def plan(
     recipe: Recipe,
-    library: TemplateRows | None = None,
+    library: TemplateLibrary | None = None,
     engine_identity: Callable[[str], str] | None = None,
     validators: Sequence[Validator] = (),
 ) -> Manifest:
@@ -65,7 +68,7 @@ def plan(
 def plan_to_file(
     recipe_path: Path | str,
     out: Path | str,
-    library: TemplateRows | None = None,
+    library: TemplateLibrary | None = None,
     engine_identity: Callable[[str], str] | None = None,
     validators: Sequence[Validator] = (),
 ) -> Manifest:
@@ -85,7 +88,7 @@ def _libraries(recipe: Recipe) -> dict[str, str]:
     return named
 
 
-def _open_library(recipe: Recipe) -> TemplateRows | None:
+def _open_library(recipe: Recipe) -> TemplateLibrary | None:
     named = _libraries(recipe)
     if not named:
         return None

@@ -89,9 +89,8 @@ def written_path(location: Sequence[str | int], document: Any) -> Path:
     path: list[str | int] = []
     for index, step in enumerate(location):
         last = index == len(location) - 1
-        if isinstance(document, Mapping) and step in document:
-            document = document[step]
-        elif isinstance(document, (list, tuple)) and isinstance(step, int) and step < len(document):
+        in_mapping = isinstance(document, Mapping) and step in document
+        if in_mapping or (isinstance(document, (list, tuple)) and isinstance(step, int) and step < len(document)):
             document = document[step]
         elif not (last and isinstance(document, Mapping) and isinstance(step, str) and step not in _MODEL_ONLY):
             continue

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, field_
 from pydantic_core import PydanticCustomError
 
 from ctmr_core.anatomy.sequences import MODALITY_CODES
+from ctmr_core.cases.case import Split
 from ctmr_core.cases.distributions import Choice, Number, Real, Spacing, Strict, Weight, within
 from ctmr_core.cases.problems import gather, near, problems_of
 from ctmr_core.cases.recipe_source import RecipeSource, read_source
@@ -22,7 +23,7 @@ Size = tuple[Voxels, Voxels, Voxels]
 Sequences = Annotated[tuple[str, ...], Field(min_length=1)]
 LesionCount = Annotated[int, Field(strict=True, ge=1, le=20)]
 
-SPLITS = ("train", "val", "test")
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 DISTRIBUTION_KEYS = frozenset({"choose", "weights", "uniform", "log_uniform", "normal", "lognormal"})
 
 
@@ -31,7 +32,7 @@ class TemplateQuery(Strict):
 
     library: folder of the template library. ids: these templates. vocabulary: maisi or brain.
     regions: they show every one of these regions. labels: they contain every one of these labels.
-    tumor_free: True = without lesions, False = with at least one.
+    tumor_free: True = without tumours, False = with at least one.
     """
 
     library: str = "templates"
@@ -171,6 +172,10 @@ class Group(Strict):
         return spacing
 
 
+def _all_train() -> dict[Split, float]:
+    return {"train": 1.0}
+
+
 class Recipe(Strict):
     """A whole recipe."""
 
@@ -178,7 +183,7 @@ class Recipe(Strict):
     description: str = ""
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
     max_attempts: Annotated[int, Field(strict=True, ge=1, le=100)] = 3
-    splits: dict[Literal["train", "val", "test"], Annotated[Real, Field(ge=0)]] = Field(default_factory=lambda: {"train": 1.0})
+    splits: dict[Split, Annotated[Real, Field(ge=0)]] = Field(default_factory=_all_train)
     groups: Annotated[tuple[Group, ...], Field(min_length=1)]
 
     _source: RecipeSource | None = PrivateAttr(None)

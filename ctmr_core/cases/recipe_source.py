@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from ctmr_core.cases.problems import Path as FieldPath
@@ -82,14 +83,14 @@ def parse_source(text: str, name: str) -> RecipeSource:
 
 def _plain(node: Any, path: FieldPath, lines: dict[FieldPath, int]) -> Any:
     """``node`` without ruamel's own types; fills ``lines`` on the way."""
-    if isinstance(node, Mapping):
+    if isinstance(node, CommentedMap):
         plain = {}
         for key, value in node.items():
             place = (*path, key)
             lines[place] = node.lc.key(key)[0] + 1 if key in (node.lc.data or {}) else lines.get(path, 1)
             plain[str(key)] = _plain(value, place, lines)
         return plain
-    if isinstance(node, list):
+    if isinstance(node, CommentedSeq):
         for index in range(len(node)):
             lines[(*path, index)] = node.lc.item(index)[0] + 1
         return [_plain(value, (*path, index), lines) for index, value in enumerate(node)]
