@@ -1,0 +1,194 @@
+"""The folded cerebrum: a smooth hull of two hemispheres, and sulci cut into it.
+
+Sulci are the zero surfaces of a band-limited random field that is constant along the normals of the hull, so that every
+sulcus is a sheet perpendicular to the surface; it ends at a depth that varies over the brain. The great fissures are
+sheets of their own. Distances are made on a lattice; which side of a sheet a voxel lies on is decided on its own grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from ctmr_core.anatomy.parametric.head.lattice import Lattice, Window
+from ctmr_core.anatomy.parametric.head.person import Person
+from ctmr_core.anatomy.parametric.head.primitives import Points, ellipsoid, smooth_max, smooth_min, smoothstep, tube
+
+BOX = ((-75.0, -83.0, -60.0), (75.0, 99.0, 72.0))
+_STEP = 1.5
+
+
+def tentorium(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Canonical height (mm) of the tentorium, the tent between cerebrum and cerebellum."""
+    back = np.clip((np.float32(-12.0) - y) / np.float32(53.0), -0.6, 1.2)
+    ridge = np.float32(-7.0) - np.float32(19.0) * back
+    return ridge - (np.float32(0.42) - np.float32(0.26) * np.clip(back, 0, 1)) * (np.sqrt(x * x + 16) - 4)
+
+
+def hull(points: Points) -> np.ndarray:
+    """Signed distance (mm) to the smooth outline of both hemispheres without the fissure between them."""
+    x, y, z = points
+    ax = np.abs(x)
+    # the parietal lobes are the widest part; the frontal lobes taper
+    taper = np.float32(1.0) + np.float32(0.0017) * (y - 0) + np.float32(0.0007) * np.maximum(y - 35, 0)
+    dome = ellipsoid((x * taper, y, z), (0, 8.5, -3), (67, 80, 66))
+    front = np.float32(-22.0) + 8 * smoothstep(ax, 6, 26) - 4 * smoothstep(y, 60, 90)
+    floor = front + (np.float32(-16.0) - front) * smoothstep(-y, -38, -18)
+    tent = tentorium(x, y) + 2
+    floor = floor + (tent - floor) * smoothstep(-y, -14, 8)
+    upper = smooth_max(dome, floor - z, 9.0)
+    a = (ax, y, z)
+    temporal = tube(a, ((36, 41, -33, 10.5), (46, 27, -32, 14.5), (50, 5, -27, 16), (49, -22, -17, 16)))
+    temporal = np.minimum(temporal, tube(a, ((25, 23, -25, 9), (25, 2, -25, 10), (25, -18, -15, 9)), (1.1, 1, 0.95)))
+    temporal = smooth_max(temporal, dome - 4.5, 4.0)
+    behind = smooth_max(temporal, tent - z, 3.0)
+    temporal = temporal + (behind - temporal) * smoothstep(-y, -2, 10)
+    return smooth_min(upper, temporal, 2.5)
+
+
+def core(points: Points) -> np.ndarray:
+    """Signed distance (mm) to the middle of the brain, where the hemispheres are joined and nothing is folded."""
+    x, y, z = points
+    callosum = ellipsoid(points, (0, 21.0, 0.0), (21, 33.5, 17.5), pitch=4)
+    thalami = ellipsoid(points, (0, 8, -8), (21, 22, 13))
+    stem = ellipsoid(points, (0, 4, -22), (16, 12, 14))
+    return np.minimum(np.minimum(callosum, thalami), stem)
+
+
+@dataclass(frozen=True)
+class Folding:
+    """What decides, voxel by voxel, between cortex, white matter and sulcus; all fields float32 on ``lattice``.
+
+    outside: mm to the hull of the hemispheres, negative inside. sheet: signed mm to the nearest random sulcus.
+    excess: mm below the floor of that sulcus. fissures: mm to the great fissures. thickness: mm of cortex.
+    middle: mm to the unfolded core.
+    """
+
+    lattice: Lattice
+    outside: np.ndarray
+    sheet: np.ndarray
+    excess: np.ndarray
+    twig: np.ndarray
+    twig_excess: np.ndarray
+    fissures: np.ndarray
+    thickness: np.ndarray
+    opening: float
+
+
+def _patch(normal: np.ndarray, excess: np.ndarray, half_width: float) -> np.ndarray:
+    excess = np.maximum(excess, 0)
+    return np.sqrt(normal * normal + excess * excess) - np.float32(half_width)
+
+
+def _great_fissures(points: Points, inside: np.ndarray, person: Person) -> np.ndarray:
+    """mm to the lateral, central, parieto-occipital and calcarine sulci of both sides, negative in their CSF."""
+    x, y, z = points
+    rng = person.streams("head/fissures")
+    opening = 0.7 + 1.0 * person.traits.atrophy
+    result: np.ndarray | None = None
+    for side in (-1.0, 1.0):
+        shift = rng.normal(0, [3.0, 2.5, 2.0, 2.0])
+        lateral = np.float32(side) * x
+        # lateral fissure: from the temporal pole up and back above the temporal lobe
+        rise = np.float32(-12.0 + 0.3 * shift[1]) - np.float32(0.42) * (y - 30) + 2 * np.sin(y / 9)
+        normal = (z - rise) * np.float32(0.92)
+        length = np.maximum(np.maximum(-22.0 + shift[0] - y, y - 46), np.maximum(37.0 - lateral, inside - 34))
+        near = _patch(normal, length, opening + 0.4)
+        # insula: the fissure opens into a vertical sheet below the opercula
+        wall = lateral - (np.float32(39.0) - np.float32(0.006) * (y - 18) ** 2)
+        reach = (np.sqrt(((y - 19) / 22) ** 2 + ((z + 5 + 0.25 * (y - 19)) / 14) ** 2) - 1) * 13
+        near = np.minimum(near, _patch(wall, reach, opening + 0.2))
+        # central sulcus: from the vertex down and forward over the convexity
+        line = np.float32(-6.0 + shift[2]) + np.float32(0.47) * (56.0 - z) + 3.5 * np.sin((z + 4 * shift[3]) / 8.5)
+        normal = (y - line) * np.float32(0.88)
+        near = np.minimum(near, _patch(normal, np.maximum(np.maximum(inside - 17, 6 - z), 4 - lateral), 0.3 + 0.5 * opening))
+        # parieto-occipital and calcarine sulci on the medial face
+        normal = (y + 32 + shift[1] + 0.45 * (z - 20)) * np.float32(0.9)
+        medial = np.maximum(lateral - 24, np.maximum(-2 - z, z - 50))
+        near = np.minimum(near, _patch(normal, medial, 0.3 + 0.5 * opening))
+        normal = z + 1.5 + shift[3] + 0.1 * (y + 40) + 2 * np.sin(y / 7)
+        near = np.minimum(near, _patch(normal, np.maximum(lateral - 24, y + 22), 0.3 + 0.5 * opening))
+        # cingulate sulcus: an arch above the corpus callosum
+        arch = np.sqrt(((y - 21) / 1.04) ** 2 + ((z - 1) / 0.82) ** 2) - np.float32(44.0) + 2 * np.sin(y / 6 + side)
+        near = np.minimum(near, _patch(arch, np.maximum(np.maximum(lateral - 14, -6 - z), -22 - y), 0.3 + 0.5 * opening))
+        result = near if result is None else np.where(lateral > 0, near, result)
+    assert result is not None  # noqa: S101 - the loop above has two turns
+    return result
+
+
+def _sheets(lattice: Lattice, foot: tuple[np.ndarray, ...], rng: np.random.Generator, wavelength: float) -> np.ndarray:
+    """Signed mm to the zero surfaces of a band-limited field that is constant along the normals of the hull."""
+    coarse = Lattice(lattice.low, tuple(int(np.ceil((n - 1) * lattice.step / 2.5)) + 1 for n in lattice.size), 2.5)  # type: ignore[arg-type]
+    field = coarse.noise(rng, wavelength, 0.16)
+    field = lattice_values = coarse.at(field, *foot)
+    lattice_values = ndimage.gaussian_filter(field, 0.6)
+    slope = np.sqrt(sum(g * g for g in np.gradient(lattice_values, lattice.step)))
+    floor = np.float32(0.30 * 2 * np.pi / wavelength)
+    signed: np.ndarray = lattice_values / np.sqrt(slope * slope + floor * floor)
+    return signed
+
+
+def fold(person: Person) -> Folding:
+    """Make the folding of one person (about a million lattice nodes)."""
+    traits = person.traits
+    rng = person.streams("head/cortex")
+    lattice = person.lattice(*BOX, _STEP)
+    points = person.canonical(lattice)
+    lateral = np.abs(points[0])
+    gap = np.float32(0.9 + 0.8 * traits.atrophy) + np.float32(0.8) * smoothstep(points[2], 30, 60)
+    outline = hull(points)
+    hemispheres = smooth_max(outline, gap - lateral, 4.0)
+    outside = np.minimum(hemispheres, core(points))
+    smooth = ndimage.gaussian_filter(outside, 1.2)
+    normals = np.gradient(smooth, lattice.step)
+    length = np.sqrt(sum(n * n for n in normals)) + np.float32(1e-3)
+    x, y, z = (axis[shape] for axis, shape in zip(lattice.axes_mm(), np.ix_(*(np.arange(n) for n in lattice.size)), strict=True))
+    # 0.85: sheets lean and curve a little with depth, as real sulci do
+    walk = np.clip(smooth, -26, 4) * np.float32(0.85) / length
+    foot = tuple(axis - walk * n for axis, n in zip((x, y, z), normals, strict=True))
+    inside = -outside
+    fissures = _great_fissures(points, inside, person)
+    # random sulci keep clear of the great ones, and are shallow where the field says so
+    clear = smoothstep(fissures, 2.0, 8.0)
+    sheet = _sheets(lattice, foot, rng, traits.gyrus_mm)
+    depth = np.clip(15.5 + 4.5 * lattice.noise(rng, 30.0), 5, 24)
+    medial = smoothstep(-(gap - lateral), 14, 4)  # the medial face is folded less deeply
+    depth = depth * (1 - 0.3 * medial) * (0.25 + 0.75 * clear)
+    twig = _sheets(lattice, foot, rng, 0.72 * traits.gyrus_mm)
+    twig_depth = np.clip(3.5 + 4.0 * lattice.noise(rng, 22.0), -2, 10) * clear * smoothstep(np.abs(sheet), 1.5, 5.0)
+    thickness = np.float32(traits.cortex_mm) + np.float32(0.22) * lattice.noise(rng, 20.0)
+    return Folding(
+        lattice=lattice,
+        outside=outside.astype(np.float32),
+        sheet=sheet.astype(np.float32),
+        excess=(inside - depth).astype(np.float32),
+        twig=twig.astype(np.float32),
+        twig_excess=(inside - twig_depth).astype(np.float32),
+        fissures=fissures.astype(np.float32),
+        thickness=thickness.astype(np.float32),
+        opening=0.35 + 0.75 * traits.atrophy,
+    )
+
+
+def pial_depth(folding: Folding, window: Window) -> tuple[np.ndarray, np.ndarray]:
+    """mm below the pial surface and mm of cortex for every voxel of ``window`` (float32); depth < 0 is CSF or outside."""
+    lattice = folding.lattice
+    inside = -window.sample(lattice, folding.outside)
+    mouth = np.exp(np.clip(inside, 0, 20) * np.float32(-1 / 3.5))  # sulci widen towards the surface: rounded crowns
+    pial = np.minimum(inside, window.sample(lattice, folding.fissures))
+    for sheet, excess, width in (
+        (folding.sheet, folding.excess, folding.opening),
+        (folding.twig, folding.twig_excess, 0.8 * folding.opening),
+    ):
+        normal = window.sample(lattice, sheet)
+        below = np.maximum(window.sample(lattice, excess), 0)
+        normal *= normal
+        below *= below
+        normal += below
+        np.sqrt(normal, out=normal)
+        normal -= np.float32(width)
+        normal -= mouth * np.float32(0.8 + 1.2 * width)
+        np.minimum(pial, normal, out=pial)
+    return pial, window.sample(lattice, folding.thickness)
