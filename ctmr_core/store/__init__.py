@@ -1,0 +1,53 @@
+"""The dataset on disk: volumes (Zarr), catalog (Parquet), commits, resume and verification."""
+
+from ctmr_core.store.catalog import build_row, compact, seal, seal_missing
+from ctmr_core.store.commits import (
+    CommitOutcome,
+    CommitRecord,
+    FailureRecord,
+    commit,
+    new_attempt_id,
+    read_commit,
+    read_failures,
+    record_failure,
+)
+from ctmr_core.store.dataset import Dataset
+from ctmr_core.store.layout import volume_path
+from ctmr_core.store.lazy import Volume
+from ctmr_core.store.lock import RunLock
+from ctmr_core.store.resume import Resume, Todo, resume, status
+from ctmr_core.store.storage import Storage, open_storage
+from ctmr_core.store.verify import Problem, VerifyReport, orphans, sweep, verify
+from ctmr_core.store.volumes import StoredVolume, write_volume
+
+__all__ = [
+    "CommitOutcome",
+    "CommitRecord",
+    "Dataset",
+    "FailureRecord",
+    "Problem",
+    "Resume",
+    "RunLock",
+    "Storage",
+    "StoredVolume",
+    "Todo",
+    "VerifyReport",
+    "Volume",
+    "build_row",
+    "commit",
+    "compact",
+    "new_attempt_id",
+    "open_storage",
+    "orphans",
+    "read_commit",
+    "read_failures",
+    "record_failure",
+    "resume",
+    "seal",
+    "seal_missing",
+    "status",
+    "sweep",
+    "verify",
+    "volume_path",
+    "write_volume",
+]

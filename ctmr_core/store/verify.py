@@ -1,0 +1,139 @@
+"""Proving that a dataset is what its commit records say, and finding what no record names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ctmr_core.errors import IntegrityError
+from ctmr_core.store import layout
+from ctmr_core.store.catalog import read_parts, rows_table
+from ctmr_core.store.commits import content_digest, read_commit_named
+from ctmr_core.store.dataset import Dataset
+from ctmr_core.store.lazy import Volume
+from ctmr_core.store.resume import unsealed_commits
+from ctmr_core.store.storage import Storage
+from ctmr_core.store.volumes import voxel_digest
+
+_COLUMNS = ("case_id", "case_key", "status", "volume", "objects", "voxel_digest", "content_digest")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: the case, the object of its volume ("" = the volume or record as a whole), and what."""
+
+    case_id: str
+    object: str
+    what: str
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """``digest``: SHA-256 over (case_key, status, content_digest) of all committed cases; ``cases``: how many; ``problems``."""
+
+    digest: str
+    cases: int
+    problems: tuple[Problem, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+def verify(dataset: Dataset, deep: bool = True, threads: int = 1) -> VerifyReport:
+    """Re-read every object of every committed case, sealed or not.
+
+    Per object: is it there, its size, its SHA-256; per volume: does it decode, are the decoded voxels those of the
+    record. deep=False looks at presence and sizes alone. threads: cases looked at together; the report does not depend on it.
+    """
+    rows = committed_rows(dataset)
+    storage = dataset.storage
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
+        found = pool.map(lambda row: list(_problems(storage, row, deep)), rows)
+        problems = tuple(problem for case in found for problem in case)
+    return VerifyReport(dataset_digest(rows), len(rows), problems)
+
+
+def committed_rows(dataset: Dataset) -> list[dict[str, Any]]:
+    """case_id, case_key, status, volume, objects and digests of every current committed case, sealed or not, by case id."""
+    table = read_parts(dataset.storage, _COLUMNS)
+    loose = [read_commit_named(dataset.storage, *ref).catalog_row() for ref in unsealed_commits(dataset)]
+    table = pa.concat_tables([table, rows_table(loose).select(_COLUMNS)])
+    if dataset.manifest is not None:
+        table = table.filter(pc.is_in(table["case_key"], value_set=dataset.manifest["case_key"].combine_chunks()))
+    unique = {row["case_key"]: row for row in table.to_pylist()}
+    return sorted(unique.values(), key=lambda row: (row["case_id"], row["case_key"]))
+
+
+def dataset_digest(rows: list[dict[str, Any]]) -> str:
+    """SHA-256 hex over the sorted (case_key, status, content_digest): equal for equal datasets, whoever made them, whenever."""
+    lines = sorted(f"{row['case_key']} {row['status']} {row['content_digest']}\n" for row in rows)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def orphans(dataset: Dataset) -> list[str]:
+    """Paths of volumes that no commit record names: left by crashed or losing attempts, or still being written."""
+    known = {path for path in read_parts(dataset.storage, ["volume"])["volume"].to_pylist() if path}
+    loose = [entry for entry in dataset.storage.entries(layout.VOLUMES) if f"{layout.VOLUMES}/{entry}" not in known]
+    if loose:
+        for ref in unsealed_commits(dataset):
+            known.add(read_commit_named(dataset.storage, *ref).volume or "")
+    return sorted(path for entry in loose if (path := f"{layout.VOLUMES}/{entry}") not in known)
+
+
+def sweep(dataset: Dataset) -> list[str]:
+    """Remove the orphans and scratch files; their paths. Only the holder of the run lock may do this, before work begins."""
+    found = orphans(dataset)
+    for path in found:
+        dataset.storage.delete_tree(path)
+    dataset.storage.clear_scratch()
+    return found
+
+
+def _problems(storage: Storage, row: dict[str, Any], deep: bool) -> Iterator[Problem]:
+    case_id, volume = row["case_id"], row["volume"]
+    pairs = [(entry["name"], entry["sha256"]) for entry in row["objects"] or ()]
+    if content_digest(row["case_key"], row["status"], pairs, row["voxel_digest"] or "") != row["content_digest"]:
+        yield Problem(case_id, "", "the record's content digest does not fit the digests it lists")
+    if row["status"] != "accepted":
+        return
+    readable = True
+    for entry in row["objects"]:
+        what = _object_problem(storage, f"{volume}/{entry['name']}", entry, deep)
+        if what:
+            readable = readable and not what.startswith("missing")
+            yield Problem(case_id, entry["name"], what)
+    if not deep:
+        return
+    try:
+        arrays = {name: np.asarray(array) for name, array in Volume(storage, case_id, volume).arrays().items()}
+    except IntegrityError as error:
+        if readable:
+            yield Problem(case_id, "", f"does not decode: {error.found}")
+        return
+    if voxel_digest(arrays) != row["voxel_digest"]:
+        yield Problem(case_id, "", "the decoded voxels are not those that were committed")
+
+
+def _object_problem(storage: Storage, name: str, entry: dict[str, Any], deep: bool) -> str | None:
+    if not deep:
+        found = storage.stat(name)
+        if found is None:
+            return "missing"
+        return None if found.bytes == entry["bytes"] else f"{found.bytes} bytes, {entry['bytes']} were committed"
+    try:
+        data = storage.read(name)
+    except FileNotFoundError:
+        return "missing"
+    if len(data) != entry["bytes"]:
+        return f"{len(data)} bytes, {entry['bytes']} were committed"
+    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        return "the SHA-256 is not the one that was committed"
+    return None
