@@ -17,7 +17,7 @@ from ctmr_core.anatomy.templates.library import TemplateLibrary
 from ctmr_core.cases.case import Case
 from ctmr_core.cases.label_maps import build_label_map
 from ctmr_core.engines import Engine, load_engine
-from ctmr_core.errors import StoreError
+from ctmr_core.errors import IntegrityError, StoreError
 from ctmr_core.quality.base import Candidate, Verdict
 from ctmr_core.quality.judge import judge
 from pipelines.factory.faults import strike
@@ -108,10 +108,10 @@ class Workshop:
                         finished(outcome)
                     continue
                 pending = (trial, self._writer.submit(self._finish, trial, candidate))
+            if outcomes:
+                self._with_patience(lambda: self._ledger.seal(unit.id, unit.cases))
         except StorageHaltError as error:
             halt = str(error)
-        if outcomes and halt is None:
-            self._ledger.seal(unit.id, [outcome.case_id for outcome in outcomes if outcome.status != "failed"], unit.cases)
         return UnitReport(unit.id, tuple(outcomes), tuple(abandoned), halt)
 
     def close(self) -> None:
@@ -170,20 +170,26 @@ class Workshop:
     def _commit(self, trial: _Trial, candidate: Candidate, verdict: Verdict, parameters: dict[str, Any]) -> None:
         engine = self._engine(trial.case.engine)
         attempt = Attempt(trial.case, trial.attempt, candidate, verdict, parameters, dict(trial.timings), engine)
+        self._with_patience(lambda: self._ledger.commit(attempt))
+
+    def _with_patience(self, write: Callable[[], object]) -> None:
+        """Write, with pauses and a few more tries when the storage stumbles; ``StorageHaltError`` when it stays down."""
         pause = FIRST_PAUSE_SECONDS
         for remaining in range(WRITE_TRIES - 1, -1, -1):
             try:
-                self._ledger.commit(attempt)
+                write()
                 return
-            except OSError as error:
-                if error.errno in HALTING_ERRNOS or not remaining:
+            except IntegrityError:
+                raise  # what stands in the dataset is damaged; trying again reads the same bytes
+            except (OSError, StoreError) as error:
+                if not remaining or _errno(error) in HALTING_ERRNOS:
                     raise StorageHaltError(
                         "the dataset cannot be written any more",
                         where=self._settings.dataset,
                         found=str(error),
                         fix="free space or repair the storage, then run the same command again: it resumes",
                     ) from error
-                LOG.warning("writing %s failed (%s), trying again in %.1f s", trial.case.case_id, error, pause)
+                LOG.warning("writing to %s failed (%s), trying again in %.1f s", self._settings.dataset, error, pause)
                 time.sleep(pause)
                 pause *= 2
 
@@ -201,3 +207,8 @@ class Workshop:
         self._ledger.record_failure(trial.case, trial.attempt + 1, reason, trial.last_traceback)
         seconds = time.monotonic() - trial.begun
         return CaseOutcome(trial.case.case_id, "failed", trial.attempt + 1, seconds, reason)
+
+
+def _errno(error: Exception) -> int | None:
+    cause = error if isinstance(error, OSError) else error.__cause__
+    return cause.errno if isinstance(cause, OSError) else None

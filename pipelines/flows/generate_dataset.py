@@ -69,7 +69,7 @@ def _crew(options: GenerateOptions, backlog: Backlog) -> Crew:
     workers = options.workers or max(1, (os.cpu_count() or 1) // options.threads)
     settings = ActorSettings(
         dataset=options.dataset,
-        library=options.library,
+        library=backlog.library,
         device="cuda" if options.gpus_per_worker > 0 else "cpu",
         threads=options.threads,
     )

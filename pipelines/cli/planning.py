@@ -1,0 +1,131 @@
+"""``ctmr plan`` and ``ctmr validate``."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from ctmr_core.errors import CtmrError
+from pipelines.cli.console import EXIT_FAILED, console, error_console, print_json, report_errors
+
+if TYPE_CHECKING:
+    from ctmr_core.anatomy.templates.library import TemplateLibrary
+    from ctmr_core.cases.case import Case
+    from ctmr_core.cases.manifest import Manifest
+    from ctmr_core.engines.base import Engine
+
+RECIPE_SUFFIXES = (".yaml", ".yml")
+
+LibraryOption = Annotated[
+    Path | None, typer.Option("--library", help="Template library to use instead of the one the recipe names.", show_default=False)
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
+
+@report_errors
+def plan(
+    recipe: Annotated[Path, typer.Argument(help="Recipe in YAML.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Manifest to write, ends in .parquet.", show_default=False)],
+    library: LibraryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Decide every case of a RECIPE and write them to a manifest.
+
+    Example:  ctmr plan manifests/demo.yaml --out demo.parquet
+    """
+    manifest = _plan(recipe, library)
+    manifest.write(out)
+    _print_summary(manifest, f"{manifest.rows:,} cases planned: {out}", json, manifest=str(out))
+
+
+@report_errors
+def validate(
+    path: Annotated[Path, typer.Argument(help="Recipe (.yaml) or manifest (.parquet, .csv, .jsonl).", show_default=False)],
+    library: LibraryOption = None,
+    skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Count bad rows of a manifest instead of failing.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Check a recipe or a manifest without making anything.
+
+    Example:  ctmr validate manifests/examples.csv
+    """
+    if path.suffix in RECIPE_SUFFIXES:
+        manifest = _plan(path, library)
+    else:
+        manifest = _checked_manifest(path, library, skip_invalid)
+    for error in manifest.skipped if not json else ():
+        error_console.print(f"skipped: {error}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    skipped = [error.as_dict() for error in manifest.skipped]
+    _print_summary(manifest, f"{path}: {manifest.rows:,} cases, valid", json, path=str(path), skipped=skipped)
+    if skipped and not manifest.rows:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _plan(path: Path, library: Path | None) -> Manifest:
+    from ctmr_core.cases.planner import plan as plan_recipe
+    from ctmr_core.cases.recipe import load_recipe
+    from ctmr_core.engines.registry import engine_identity
+
+    recipe = load_recipe(path)
+    return plan_recipe(recipe, _open(library), engine_identity, (_validate_case,))
+
+
+def _checked_manifest(path: Path, library: Path | None, skip_invalid: bool) -> Manifest:
+    from ctmr_core.cases.manifest import read_manifest
+
+    manifest = read_manifest(path, skip_invalid)
+    opened = _open(library)
+    seen: set[str] = set()  # a million rows differ in few of the things that engines and checks look at
+    for case in manifest.iter_cases():
+        try:
+            if opened is not None and case.template_id is not None:
+                opened.row(case.template_id)
+            alike = case.model_copy(update={"case_id": "", "body_seed": 0, "split": "train", "seed": 0}).canonical_row()
+            if alike not in seen:
+                seen.add(alike)
+                _validate_case(case)
+        except CtmrError as error:
+            raise error.located(f"{path}, case {case.case_id}") from error
+    return manifest
+
+
+def _open(library: Path | None) -> TemplateLibrary | None:
+    if library is None:
+        return None
+    from ctmr_core.anatomy.templates.library import TemplateLibrary
+
+    return TemplateLibrary.open(library)
+
+
+@cache
+def _engine(name: str) -> Engine:
+    from ctmr_core.engines.registry import load_engine
+
+    return load_engine(name)
+
+
+def _validate_case(case: Case) -> None:
+    """What the engine and the checks say about a case before any work is done."""
+    from ctmr_core.quality.judge import validate_checks
+
+    _engine(case.engine).validate(case)
+    validate_checks(case.checks)
+
+
+def _print_summary(manifest: Manifest, headline: str, as_json: bool, **more: Any) -> None:
+    summary = manifest.summary()
+    if as_json:
+        print_json({**more, **summary})
+        return
+    console.print(headline, markup=False, highlight=False, soft_wrap=True)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in summary.items():
+        if not value:
+            continue
+        text = ", ".join(f"{key} {count:,}" for key, count in value.items()) if isinstance(value, dict) else f"{value:,}"
+        table.add_row(name.replace("_", " "), text)
+    console.print(table)

@@ -1,0 +1,130 @@
+"""Putting one case into the dataset: write the volume, then the commit record; or record why there is none."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+from ctmr_core.cases.case import Case
+from ctmr_core.engines import Engine
+from ctmr_core.quality.base import Candidate, Verdict
+from ctmr_core.store import catalog, commits, layout
+from ctmr_core.store.storage import Storage, open_storage
+from ctmr_core.store.volumes import write_volume
+
+#: Libraries whose version can change what a case looks like or how it is stored.
+RECORDED_LIBRARIES = ("ctmr-factory", "torch", "numpy", "scipy", "monai", "zarr", "tensorstore")
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """Library -> installed version."""
+    return {name: version(name) for name in RECORDED_LIBRARIES}
+
+
+def environment() -> dict[str, Any]:
+    """What a person needs to reproduce a failure: versions, machine, process. No variables, they may hold secrets."""
+    return {
+        "versions": library_versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "cpus": os.cpu_count(),
+    }
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A judged attempt at a case, ready to be committed. ``parameters``: JSON-able record of images and lesions."""
+
+    case: Case
+    number: int
+    candidate: Candidate
+    verdict: Verdict
+    parameters: Mapping[str, Any]
+    timings: Mapping[str, float]
+    engine: Engine
+
+
+class CaseLedger:
+    """The dataset as one worker process sees it."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    @classmethod
+    def open(cls, dataset: str) -> CaseLedger:
+        return cls(open_storage(dataset))
+
+    def commit(self, attempt: Attempt) -> commits.CommitOutcome:
+        """Publish an accepted attempt, or keep the scores of a rejected one; losing a race leaves nothing behind."""
+        case = attempt.case
+        attempt_id = commits.new_attempt_id()
+        row = self._row(attempt)
+        if not attempt.verdict.accepted:
+            record = commits.CommitRecord.rejected(
+                case.case_id, case.key, attempt=attempt.number, attempt_id=attempt_id, row=row
+            )
+            return commits.commit(self._storage, record)
+        stored = write_volume(
+            self._storage,
+            layout.volume_path(case.case_id, attempt_id),
+            images=attempt.candidate.images,
+            label_map=attempt.candidate.label_map,
+            attributes={"case_id": case.case_id, "case_key": case.key, "attempt": attempt.number, "synthetic": True},
+        )
+        record = commits.CommitRecord.accepted(
+            case.case_id, case.key, attempt=attempt.number, attempt_id=attempt_id, stored=stored, row=row
+        )
+        return commits.commit(self._storage, record)
+
+    def seal(self, unit_id: str, cases: Iterable[Case]) -> None:
+        """Put the unit's commits into the catalog."""
+        catalog.seal(self._storage, unit_id, [(case.case_id, case.key) for case in cases])
+
+    def decided(self, case: Case) -> str | None:
+        """``accepted`` or ``rejected`` if the case is committed, else None."""
+        record = commits.read_commit(self._storage, case.case_id, case.key)
+        return record.status if record else None
+
+    def record_failure(self, case: Case, attempts: int, reason: str, trace: str, status: str = "failed") -> None:
+        """Keep why there is no volume: one line, the traceback and the environment."""
+        commits.record_failure(
+            self._storage,
+            commits.FailureRecord(
+                case_id=case.case_id,
+                case_key=case.key,
+                status="quarantined" if status == "quarantined" else "failed",
+                attempts=attempts,
+                reason=reason.splitlines()[0],
+                traceback=trace,
+                environment=environment(),
+                row=case.model_dump(mode="json"),
+            ),
+        )
+
+    @staticmethod
+    def _row(attempt: Attempt) -> dict[str, Any]:
+        engine = attempt.engine
+        return catalog.build_row(
+            attempt.case,
+            label_map=attempt.candidate.label_map,
+            census=attempt.candidate.census,
+            verdict=attempt.verdict,
+            image_parameters=attempt.parameters,
+            engine_version=engine.version,
+            weights_digest=engine.weights_digest,
+            versions=library_versions(),
+            licences=getattr(engine, "licences", ()),
+            timings={step: round(seconds, 4) for step, seconds in attempt.timings.items()},
+            host=socket.gethostname(),
+            finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        )
