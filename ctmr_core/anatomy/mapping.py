@@ -143,7 +143,8 @@ def apply_mapping(
         more = f" and {len(unknown) - 20} more" if len(unknown) > 20 else ""
         raise AnatomyError(
             f"{len(unknown)} label ids are not in the mapping {mapping.name!r}: {listed}{more}",
-            fix="map them in a YAML or CSV mapping (label `background` drops one), choose another mapping, or drop all of them (--drop-unknown)",
+            fix="choose another mapping, map them in a YAML or CSV file (label `background` drops one), "
+            "or drop all of them (--drop-unknown)",
         )
     unsided = [source for source in counts if source in mapping.sides]
     if unsided and midline is None:
@@ -151,6 +152,7 @@ def apply_mapping(
             "these labels do not say which side they are on: " + ", ".join(mapping.describe(source) for source in unsided),
             fix="divide them at the midline of the body (--split-sides)",
         )
+    plane = 0.0 if midline is None else midline
     known = [source for source in counts if source in mapping.table and source <= LARGEST_ID]
     lut = np.zeros(min(max(counts), LARGEST_ID) + 1, mapping.vocabulary.dtype)
     lut[known] = [mapping.table[source] for source in known]
@@ -160,15 +162,15 @@ def apply_mapping(
     for source in unsided:
         left, right = mapping.sides[source]
         x, y, z = np.nonzero(voxels == source)
-        mapped[x, y, z] = np.where(x > midline, right, left)
+        mapped[x, y, z] = np.where(x > plane, right, left)
     return mapped
 
 
 def _from_csv(source: Traversable | Path, name: str, vocabulary: Vocabulary) -> LabelMapping:
     where = name if name in BUILT_IN else str(source)
     try:
-        with source.open(encoding="utf-8-sig", newline="") as stream:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(stream) if row and not row[0].startswith("#")]
+        text = source.read_text(encoding="utf-8-sig")
+        rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines()) if row and not row[0].startswith("#")]
     except (UnicodeDecodeError, csv.Error) as error:
         raise AnatomyError(f"not a CSV text file: {error}", where=where) from error
     if not rows:

@@ -72,7 +72,10 @@ class Vocabulary:
         if key in table:
             return table[key]  # type: ignore[index]
         raise AnatomyError(
-            f"the {self.name} vocabulary has no such label", found=key, allowed=self._near(key), fix="see `ctmr templates list`"
+            f"the {self.name} vocabulary has no such label",
+            found=key,
+            allowed=self._near(key),
+            fix=f"see `ctmr templates labels {self.name}`",
         )
 
     def ids(self, group: str) -> tuple[int, ...]:

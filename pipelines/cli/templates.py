@@ -78,14 +78,10 @@ def import_(
         raise typer.BadParameter("--id and --image go with one label map, not with several", param_hint="PATH...")
     check_options(spacing_scale, sequence, envelope, image)
 
-    def done(path: Path, outcome: TemplateRow | CtmrError) -> None:
-        if not as_json:
-            _print_outcome(path, outcome)
-
     report = import_templates(
         paths,
         TemplateLibrary.open(library, create=True),
-        done=done,
+        done=None if as_json else _print_outcome,
         template_id=template_id,
         mapping=mapping,
         image=image,
@@ -273,7 +269,7 @@ def _facts(row: TemplateRow) -> dict[str, str]:
     }
 
 
-def _print_outcome(path: Path, outcome: TemplateRow | CtmrError) -> None:
+def _print_outcome(_: Path, outcome: TemplateRow | CtmrError) -> None:
     if isinstance(outcome, Exception):
         error_console.print(Text.assemble(("refused: ", "bold red"), str(outcome)), soft_wrap=True)
         return
@@ -288,14 +284,16 @@ def _print_rows(rows: Sequence[TemplateRow], as_json: bool) -> None:
     if as_json:
         print_json([_summary(row) for row in rows])
         return
-    table = Table("id", "vocabulary", "size", "spacing (mm)", "regions", "labels", "tumor", box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("id", "vocabulary", "size", "spacing (mm)", "regions", "labels", "tumor"):
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(
             row.id,
             row.vocabulary,
-            " x ".join(map(str, row.size)),
-            " x ".join(f"{mm:.4g}" for mm in row.spacing),
-            ", ".join(row.regions),
+            "x".join(map(str, row.size)),
+            "x".join(f"{mm:.3g}" for mm in row.spacing),
+            " ".join(row.regions),
             str(len(row.labels)),
             "yes" if row.has_tumor else "no",
         )

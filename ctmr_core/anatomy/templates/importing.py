@@ -30,6 +30,7 @@ BODY = 200
 LUNGS = frozenset({28, 29, 30, 31, 32})
 HEAD_LABELS = frozenset({22, 120})
 SAME_GRID = 1e-3
+DARKEST_FAT_HU = -50.0
 
 Envelope = Literal["auto", "image", "labels", "none"]
 
@@ -84,7 +85,7 @@ def import_template(
             fix="choose another --id, or --replace it",
         )
     scan = read_label_scan(label_path)
-    picture = _matching_image(image, scan) if image is not None else None
+    picture = _matching_image(image, scan, image_sequence) if image is not None else None
     notes: list[str] = []
     try:
         voxels = _mapped(scan, table, split_sides, drop_unknown, notes)
@@ -120,24 +121,26 @@ def import_templates(
     label_paths: Sequence[str | Path],
     library: TemplateLibrary,
     *,
-    on_done: Callable[[Path, TemplateRow | CtmrError], None] | None = None,
+    done: Callable[[Path, TemplateRow | CtmrError], None] | None = None,
     **options: Any,
 ) -> ImportReport:
     """Import several label maps with the same options; the error of one file does not stop the others.
 
-    label_paths: files and folders (every readable file directly in a folder, by name). ``on_done`` is called after each.
+    label_paths: files and folders (every readable file directly in a folder, by name). ``done`` is called after each.
     """
     report = ImportReport()
     if isinstance(options.get("mapping"), str | Path):
         options["mapping"] = load_mapping(options["mapping"])
     for path in _files(label_paths):
+        outcome: TemplateRow | CtmrError
         try:
-            outcome: TemplateRow | CtmrError = import_template(path, library, **options)
-            report.rows.append(outcome)
+            outcome = import_template(path, library, **options)
         except CtmrError as error:
             outcome = report.errors[path] = error
-        if on_done is not None:
-            on_done(path, outcome)
+        else:
+            report.rows.append(outcome)
+        if done is not None:
+            done(path, outcome)
     if not report.rows and not report.errors:
         raise AnatomyError(
             "found no label maps to import",
@@ -176,7 +179,7 @@ def _id_from_name(path: Path) -> str:
     return identifier
 
 
-def _matching_image(path: str | Path, labels: Scan) -> Scan:
+def _matching_image(path: str | Path, labels: Scan, sequence: str) -> Scan:
     image = read_scan(path)
     fix = "give the image the labels were drawn on, or resample one to the grid of the other first"
     if image.voxels.shape != labels.voxels.shape:
@@ -198,6 +201,13 @@ def _matching_image(path: str | Path, labels: Scan) -> Scan:
         )
     if np.issubdtype(image.voxels.dtype, np.floating) and not np.isfinite(image.voxels).all():
         raise AnatomyError("the image holds NaN or infinite values", where=str(path), fix="replace them with the value of air")
+    if is_ct(sequence) and float(image.voxels.min()) > DARKEST_FAT_HU:
+        raise AnatomyError(
+            "not a CT in Hounsfield units: nothing in it is as dark as fat or air",
+            where=str(path),
+            found=f"smallest value {float(image.voxels.min()):g}",
+            fix="for magnetic resonance name the sequence (--sequence mri_t1); for CT apply the rescale intercept first",
+        )
     return image
 
 
@@ -230,7 +240,8 @@ def _check_sides(label_map: LabelMap, census: LabelCensus, allow_mirrored: bool,
             "left and right are exchanged in this map",
             found=", ".join(wrong[:6]),
             allowed="labels named right at the patient's right",
-            fix="repair the orientation in the file's header, or accept it as it is (--allow-mirrored)",
+            fix="say what the ids mean (--mapping), repair the orientation in the file's header, "
+            "or accept the map as it is (--allow-mirrored)",
         )
     notes.append("left and right are exchanged in this map: " + ", ".join(wrong[:6]))
 

@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import SpatialImage
 from pydantic import BaseModel, ConfigDict
 
 from ctmr_core.anatomy.label_census import LabelCensus, take_census
@@ -134,7 +135,11 @@ class TemplateLibrary:
             return self._rows[template_id]
         near = difflib.get_close_matches(template_id, self._rows, n=8, cutoff=0.3) or sorted(self._rows)[:8]
         raise AnatomyError(
-            "the library has no such template", where=str(self.path), found=template_id, allowed=near, fix="`ctmr templates list`"
+            "the library has no such template",
+            where=str(self.path),
+            found=template_id,
+            allowed=near,
+            fix="see `ctmr templates list`",
         )
 
     def get(self, template_id: str) -> LabelMap:
@@ -144,6 +149,8 @@ class TemplateLibrary:
         fix = "import the template again"
         try:
             image = nib.load(file)
+            if not isinstance(image, SpatialImage):
+                raise ImageFileError(f"{type(image).__name__} holds no volume")
             voxels = np.ascontiguousarray(image.dataobj)
         except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
             raise AnatomyError(f"cannot read the template: {error}", where=str(file), fix=fix) from error
@@ -314,13 +321,13 @@ def _record(row: TemplateRow) -> dict[str, Any]:
 
 
 def _row(record: Mapping[str, Any]) -> TemplateRow:
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
     fields["volumes_ml"] = dict(zip(record["labels"], record["volumes_ml"], strict=True))
     fields["intensities"] = {
         sequence: {int(label): LabelIntensity(*value) for label, value in values.items()}
         for sequence, values in json.loads(record["intensities"]).items()
     }
-    return TemplateRow.model_construct(**fields)
+    return TemplateRow.model_construct(None, **fields)
 
 
 def _read_index(path: Path) -> dict[str, TemplateRow]:

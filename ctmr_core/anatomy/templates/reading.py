@@ -8,10 +8,10 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
-from nibabel.spatialimages import HeaderDataError
+from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from ctmr_core.errors import AnatomyError
 
@@ -128,6 +128,8 @@ def _place(path: str | Path, bad: np.ndarray) -> str:
 def _read_nibabel(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         image = nib.load(path)
+        if not isinstance(image, SpatialImage):
+            raise ImageFileError(f"{type(image).__name__} holds no volume")
         voxels = np.asanyarray(image.dataobj)
     except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error, OverflowError, MemoryError) as error:
         raise AnatomyError(f"cannot read the file, it is damaged or not what its name says: {error}", where=str(path)) from error
