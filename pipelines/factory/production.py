@@ -131,7 +131,7 @@ class Workshop:
         """Body and images of one attempt, or None when it raised (the error is kept in ``trial``)."""
         case, attempt = trial.case, trial.attempt
         try:
-            strike(case.case_id, attempt)
+            strike(case.case_id, attempt, "render")
             self._enter(case.case_id, "body", attempt)
             start = time.perf_counter()
             label_map, lesions = build_label_map(case, self._library, attempt)
@@ -170,7 +170,13 @@ class Workshop:
     def _commit(self, trial: _Trial, candidate: Candidate, verdict: Verdict, parameters: dict[str, Any]) -> None:
         engine = self._engine(trial.case.engine)
         attempt = Attempt(trial.case, trial.attempt, candidate, verdict, parameters, dict(trial.timings), engine)
-        self._with_patience(lambda: self._ledger.commit(attempt))
+
+        def write() -> None:
+            strike(trial.case.case_id, trial.attempt, "commit")
+            self._ledger.commit(attempt)
+            strike(trial.case.case_id, trial.attempt, "committed")
+
+        self._with_patience(write)
 
     def _with_patience(self, write: Callable[[], object]) -> None:
         """Write, with pauses and a few more tries when the storage stumbles; ``StorageHaltError`` when it stays down."""
