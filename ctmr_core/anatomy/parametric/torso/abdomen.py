@@ -1,0 +1,220 @@
+"""Solid organs of abdomen and pelvis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ctmr_core.anatomy.parametric.shapes import ellipsoid, rotation, smooth_max, smooth_min, spline, sweep
+from ctmr_core.anatomy.parametric.torso.canvas import BODY, COARSE, Canvas, Lattice, Patch
+from ctmr_core.anatomy.parametric.torso.person import Person
+
+#: canonical volumes (mL) of the shapes below at scale 1, measured on a 2 mm grid.
+CANONICAL_ML = {"spleen": 190.0, "kidney": 165.0, "pancreas": 85.0, "gallbladder": 33.0, "bladder": 200.0, "prostate": 26.0, "uterus": 80.0}
+#: canonical rise of liver volume (mL) per mm that its lower surface drops, and its volume at no drop.
+LIVER_ML, LIVER_ML_PER_MM = 1450.0, 16.0
+_FAT_GAP = 1.3
+_ORGANS = [1, 3, 4, 5, 10, 12, 13, 14, 15, 19, 62, 118]
+
+
+class Abdomen:
+    """Paints organs from the least to the most insistent; each keeps a thin fat plane to its neighbours."""
+
+    def __init__(self, canvas: Canvas, person: Person, rng: np.random.Generator) -> None:
+        self.canvas, self.person = canvas, person
+        self._k = {organ: person.organ_scale(organ, ml) for organ, ml in CANONICAL_ML.items()}
+        jitter = np.clip(rng.standard_normal((8, 3)), -2, 2) * (3.0, 3.0, 5.0)
+        self._shift = {name: jitter[i] for i, name in enumerate(("kidney_r", "kidney_l", "spleen", "gallbladder", "pancreas", "bladder"))}
+        target = person.organ_ml["liver"] / float(np.prod(person.scale))
+        self._drop = float(np.clip((target - LIVER_ML) / LIVER_ML_PER_MM, -32, 48))
+        self._left_lobe = float(np.clip(rng.normal(0, 9), -18, 18))
+        self._tree = _liver_tree(rng)
+
+    def organ(self, patch: Patch | None, label: int, tissue: str, gap: float = _FAT_GAP) -> None:
+        """An organ with the fat plane that parts it from organs painted before."""
+        self.canvas.paint(patch, BODY, "visceral_fat", below=gap, only_labels=_ORGANS)
+        self.canvas.paint(patch, label, tissue, only_labels=[BODY, *_ORGANS])
+
+    def _blob(self, centre, radius: float, shape: Callable[[Lattice], np.ndarray], step: float = 2.0) -> Patch | None:
+        low = [c - radius for c in centre]
+        return self.canvas.field(low, [c + radius for c in centre], shape, step)
+
+    def liver(self) -> None:
+        """A wedge under the right dome: wall and diaphragm bound it above, a rising oblique plane below."""
+
+        def shape(p: Lattice) -> np.ndarray:
+            x, y, z = p.xyz
+            cap = smooth_max(p["cavity"] + 4.0, p["diaphragm"] + 4.0, 6.0)
+            under = 62 - self._drop + 0.0 * x
+            under = under - 0.42 * np.clip(x - 50, 0, 90) + 0.50 * np.clip(40 - x, 0, 200)
+            under = under - 0.20 * (y + 10) * (x > -1e3) - 0.0035 * np.square(np.clip(x - 20, 0, 100)) * 0.4
+            floor = (under - z) * np.float32(0.78)
+            hilum = ellipsoid(x, y, z, (22, -2, 92), (30, 26, 26))
+            behind = (-28 - 0.55 * np.clip(x - 36, -80, 0) * -1 - y) * 0.9 - np.clip(x - 10, 0, 200) * 0.9
+            tip = (-(x + 62 + self._left_lobe) - 0.35 * (z - 140)) * np.float32(0.8)
+            body = smooth_max(smooth_max(cap, floor, 10.0), smooth_max(behind, tip, 14.0), 10.0)
+            return smooth_max(body, -hilum, 12.0) + 1.2 * p["noise"]
+
+        patch = self.canvas.field((-110, -110, -30), (155, 130, 205), shape, COARSE)
+        self.organ(patch, 1, "liver")
+        for branch in self._tree:
+            self.canvas.paint(self.canvas.tube(branch, 2.0, 8.0, 4.0), None, "hepatic_vessel", only=["liver"])
+
+    def spleen(self) -> None:
+        k, (dx, dy, dz) = self._k["spleen"], self._shift["spleen"]
+
+        def shape(p: Lattice) -> np.ndarray:
+            x, y, z = p.xyz
+            depth = -p["cavity"]
+            along = (y + 42 - dy) * 0.82 - (z - 132 - dz) * 0.30
+            up = (z - 132 - dz) * 0.95 + (y + 42 - dy) * 0.30
+            lens = ellipsoid(depth, along, up, (6.0, 0, 0), (32 * k, 46 * k, 52 * k))
+            lens = np.maximum(lens, x + 30)
+            return smooth_max(smooth_max(lens, 4.0 - depth, 6.0), p["diaphragm"] + 4.0, 6.0) + 1.2 * p["noise"]
+
+        self.organ(self._blob((-88, -45, 132), 74, shape, COARSE), 3, "spleen")
+
+    def kidneys(self) -> None:
+        for side, label, z0, name in ((1.0, 5, 52.0, "kidney_r"), (-1.0, 14, 66.0, "kidney_l")):
+            k = self._k["kidney"]
+            dx, dy, dz = self._shift[name]
+            centre = (66 + dx * 0.6, -46 + dy * 0.5, z0 + dz)
+            turn = rotation(about_x=-10.0, about_y=12.0, about_z=28.0)
+
+            def local(p: Lattice, side: float = side, centre=centre, turn=turn) -> list[np.ndarray]:
+                q = [p["x"] * np.float32(side) - centre[0], p["y"] - centre[1], p["z"] - centre[2]]
+                return [sum(np.float32(turn[i, j]) * q[j] for j in range(3)) for i in range(3)]
+
+            def bean(p: Lattice, k: float = k, local=local) -> np.ndarray:
+                u, v, w = local(p)
+                bent = u + np.float32(0.0075 / k) * w * w - 5.0
+                whole = ellipsoid(bent, v, w, (0, 0, 0), (26.5 * k, 24.5 * k, 56 * k))
+                notch = ellipsoid(u, v, w, (-27 * k, 3, 0), (17 * k, 11 * k, 17 * k))
+                return smooth_max(whole, -notch, 5.0) + 0.7 * p["noise"]
+
+            def sinus(p: Lattice, k: float = k, local=local) -> np.ndarray:
+                u, v, w = local(p)
+                return ellipsoid(u, v, w, (-9 * k, 1, 0), (14 * k, 9.5 * k, 26 * k)) + 1.5 * p["noise"]
+
+            def pelvis(p: Lattice, k: float = k, local=local) -> np.ndarray:
+                u, v, w = local(p)
+                return ellipsoid(u, v, w, (-14 * k, 2, -3), (12 * k, 5.0 * k, 12 * k))
+
+            def pyramids(p: Lattice, bean=bean, local=local, k: float = k) -> np.ndarray:
+                u, v, w = local(p)
+                fan = np.arctan2(w * 0.75, u + 16 * k) * 5.0
+                ring = np.arctan2(v, u + 16 * k) * 2.6
+                return np.maximum(bean(p) + 6.5 * k, -(np.cos(fan) * 0.7 + np.cos(ring * 2) * 0.5 - 0.05) * 6)
+
+            middle = (side * centre[0], centre[1], centre[2])
+            patch = self._blob(middle, 66, bean)
+            self.canvas.paint(patch, BODY, "visceral_fat", below=2.2 + 0.12 * max(self.person.visceral_mm, 0), only_labels=_ORGANS)
+            self.canvas.paint(patch, label, "kidney_cortex", only_labels=[BODY, *_ORGANS, 106, 107, 104, 105])
+            self.canvas.paint(self._blob(middle, 60, pyramids), None, "kidney_medulla", only_labels=[label])
+            self.canvas.paint(self._blob(middle, 50, sinus), BODY, "visceral_fat", only_labels=[label])
+            self.canvas.paint(self._blob(middle, 46, pelvis), None, "renal_pelvis", only=["visceral_fat"])
+            ureter = [(42, -36, z0 - 14, 3.2), (40, -14, z0 - 50, 2.4), (42, -4, -50, 2.2), (52, -10, -110, 2.2), (52, -32, -165, 2.2), (22, -22, -196, 2.2)]
+            self.canvas.paint(self.canvas.tube([(side * x, y, z, r) for x, y, z, r in ureter]), None, "urine", only=["visceral_fat"])
+
+    def adrenals(self) -> None:
+        for side, label in ((1.0, 8), (-1.0, 9)):
+            x0, y0, z0 = (37.0, -34.0, 110.0) if side > 0 else (40.0, -30.0, 112.0)
+            lines = [
+                [(x0 - 9, y0 + 12, z0 + 6, 3.0), (x0 - 3, y0 + 2, z0, 3.6), (x0 + 6, y0 - 10, z0 - 8, 3.0)],
+                [(x0 - 9, y0 + 12, z0 + 6, 3.0), (x0 - 7, y0, z0 - 2, 3.4), (x0 - 6, y0 - 14, z0 - 8, 2.8)],
+                [(x0 - 8, y0 + 10, z0 + 8, 3.0), (x0 - 4, y0 + 2, z0 - 10, 3.4), (x0 + 2, y0 - 2, z0 - 20, 2.6)],
+            ]
+            for line in lines:
+                tube = self.canvas.tube([(side * x, y, z, r) for x, y, z, r in line])
+                self.canvas.paint(tube, BODY, "visceral_fat", below=2.0, only_labels=[*_ORGANS])
+                self.canvas.paint(tube, label, "adrenal_gland", only_labels=[BODY, *_ORGANS])
+
+    def pancreas(self) -> None:
+        k, (dx, dy, dz) = self._k["pancreas"], self._shift["pancreas"]
+        line = [(31, 16, 40, 10), (33, 20, 58, 14), (24, 27, 74, 11.5), (6, 34, 82, 9.5), (-16, 32, 90, 10), (-42, 14, 99, 11), (-66, -10, 108, 10), (-82, -26, 116, 7)]
+        samples, _ = spline([(x, y + 0.5 * dy, z + 0.5 * dz, r * k) for x, y, z, r in line], 5.0)
+        world = self.canvas.frame.to_patient(samples[:, :3])
+
+        def shape(p: Lattice) -> np.ndarray:
+            x, y, z = p.xyz
+            lobes = np.sin(x * 0.55) * np.sin(z * 0.6 + y * 0.3)
+            return sweep(p.axes, world, samples[:, 3], 8.0) + 1.4 * p["noise"] + 1.0 * lobes
+
+        patch = self.canvas.world_field(world.min(0) - 24, world.max(0) + 24, shape, 2.0)
+        self.organ(patch, 4, "pancreas")
+
+    def gallbladder(self) -> None:
+        k, (dx, dy, dz) = self._k["gallbladder"], self._shift["gallbladder"]
+        line = [(30, 14, 88, 3.5), (38, 24, 80, 7), (48, 40, 64, 13), (55, 52, 52, 15), (58, 58, 45, 11)]
+        tube = self.canvas.tube([(x, y, z + 0.4 * dz - 0.3 * self._drop, r * k) for x, y, z, r in line])
+        self.canvas.paint(tube, BODY, "visceral_fat", below=2.0, only_labels=[i for i in _ORGANS if i != 1])
+        self.canvas.paint(tube, BODY, "connective_tissue", below=1.2, only_labels=[BODY, *_ORGANS])
+        self.canvas.paint(tube, 10, "bile", only_labels=[BODY, *_ORGANS])
+
+    def pelvis_organs(self) -> None:
+        k = self._k["bladder"]
+        height = 30.0 * k
+
+        def bladder(p: Lattice) -> np.ndarray:
+            x, y, z = p.xyz
+            round_ = ellipsoid(x, y, z, (0, 14, -212 + height), (43 * k, 36 * k, height))
+            return smooth_max(round_, p["cavity"] + 4.0, 8.0) + 0.8 * p["noise"]
+
+        patch = self._blob((0, 14, -180), 80, bladder)
+        if self.person.female:
+            self._uterus()
+        else:
+            m = self._k["prostate"]
+
+            def prostate(p: Lattice) -> np.ndarray:
+                x, y, z = p.xyz
+                gland = ellipsoid(x, y, z, (0, -6, -226), (22 * m, 16 * m, 18 * m))
+                glands = ellipsoid(np.abs(x), y, z, (15, -22, -202), (15, 6, 7), rotation(about_z=-14))
+                return np.minimum(gland, glands + 400)
+
+            def vesicles(p: Lattice) -> np.ndarray:
+                x, y, z = p.xyz
+                return ellipsoid(np.abs(x), y, z, (15, -24, -200), (16, 6, 7), rotation(about_z=-14)) + p["noise"]
+
+            self.canvas.paint(self._blob((0, -22, -200), 44, vesicles), BODY, "prostate", only_labels=[BODY])
+            self.organ(self._blob((0, -6, -226), 44, prostate), 118, "prostate")
+        self.organ(patch, 15, "bladder_wall", 2.0)
+        self.canvas.paint(patch, 15, "urine", below=-3.2, only_labels=[15])
+
+    def _uterus(self) -> None:
+        k = self._k["uterus"]
+
+        def uterus(p: Lattice) -> np.ndarray:
+            x, y, z = p.xyz
+            fundus = ellipsoid(x, y, z, (2, -10, -150), (27 * k, 21 * k, 24 * k), rotation(about_x=35))
+            cervix = ellipsoid(x, y, z, (0, -26, -182), (15, 13, 22))
+            ovaries = ellipsoid(np.abs(x), y, z, (46, -14, -146), (15, 10, 11))
+            return np.minimum(smooth_min(fundus, cervix, 8.0), ovaries) + 1.2 * p["noise"]
+
+        patch = self._blob((0, -15, -160), 72, uterus)
+        self.canvas.paint(patch, BODY, "visceral_fat", below=1.5, only_labels=_ORGANS)
+        self.canvas.paint(patch, BODY, "uterus", only_labels=[BODY, *_ORGANS])
+
+
+def _liver_tree(rng: np.random.Generator) -> list[np.ndarray]:
+    """Hepatic veins to the cava, and the two portal branches with their divisions."""
+    branches = []
+    cava = np.array([20.0, -2.0, 166.0])
+    for target in ((100, -20, 110), (62, 30, 95), (-20, 40, 125), (110, 10, 60), (60, -40, 100)):
+        end = np.asarray(target, float) + rng.normal(0, 6, 3)
+        middle = (cava + end) / 2 + [0, 4, 12]
+        branches.append(np.array([[*cava, 5.0], [*middle, 3.8], [*end, 1.9]]))
+        for _ in range(3):
+            side = middle + (end - middle) * rng.uniform(0, 0.6)
+            tip = side + rng.normal(0, 22, 3) + (end - middle) * 0.3
+            branches.append(np.array([[*side, 2.8], [*tip, 1.5]]))
+    portal = np.array([36.0, 4.0, 122.0])
+    for target in ((92, 6, 118), (84, -30, 90), (90, 30, 70), (-24, 34, 138), (60, 40, 130)):
+        end = np.asarray(target, float) + rng.normal(0, 6, 3)
+        middle = (portal + end) / 2 + rng.normal(0, 4, 3)
+        branches.append(np.array([[*portal, 4.8], [*middle, 3.6], [*end, 1.8]]))
+        for _ in range(3):
+            side = middle + (end - middle) * rng.uniform(0, 0.6)
+            branches.append(np.array([[*side, 2.6], [*(side + rng.normal(0, 20, 3)), 1.4]]))
+    return branches

@@ -1,0 +1,150 @@
+"""Stomach, duodenum, small bowel and colon: wall, content and gas that floats to the front."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ctmr_core.anatomy.parametric.shapes import spline, sweep
+from ctmr_core.anatomy.parametric.torso.abdomen import Abdomen
+from ctmr_core.anatomy.parametric.torso.canvas import BODY, Canvas, Patch
+from ctmr_core.anatomy.parametric.torso.person import Person
+from ctmr_core.anatomy.parametric.torso.trunk import CAVITY_FRONT, VISCERAL
+
+_COLON = (
+    (86, 24, -98, 15), (88, 26, -74, 25), (96, 2, -36, 23), (101, -18, 6, 20), (98, -14, 40, 20), (88, 14, 52, 19), (66, 50, 34, 19), (30, 62, 16, 18),
+    (-10, 64, 14, 17), (-46, 60, 34, 17), (-78, 36, 66, 16), (-100, -4, 104, 15), (-110, -32, 88, 14), (-111, -40, 40, 13), (-108, -34, -20, 12.5), (-98, -8, -70, 12),
+    (-84, 22, -102, 13), (-48, 26, -128, 14), (-12, 22, -118, 14), (20, 4, -112, 14), (16, -22, -126, 14), (0, -38, -138, 14), (0, -50, -166, 17), (0, -46, -196, 18), (0, -38, -222, 14), (0, -34, -254, 7),
+)  # fmt: skip
+_STOMACH = ((-30, -14, 152, 11), (-50, -18, 150, 26), (-66, -8, 142, 33), (-72, 16, 122, 31), (-68, 40, 98, 27), (-48, 54, 78, 23), (-18, 56, 68, 18), (10, 46, 72, 14), (26, 36, 78, 8))  # fmt: skip
+_DUODENUM = ((24, 37, 78, 9), (38, 30, 80, 13), (50, 14, 70, 12), (53, 8, 48, 12), (50, 8, 24, 12), (36, 16, 8, 12), (8, 27, 2, 11), (-16, 24, 12, 11), (-28, 22, 34, 11), (-32, 32, 44, 11))  # fmt: skip
+
+
+class Bowel:
+    """Paints the hollow organs; ``abdomen`` lends its way of parting neighbours by fat."""
+
+    def __init__(self, canvas: Canvas, person: Person, abdomen: Abdomen, rng: np.random.Generator) -> None:
+        self.canvas, self.person, self.abdomen = canvas, person, abdomen
+        self._loops = _small_bowel(rng, person)
+        wobble = np.clip(rng.standard_normal((len(_COLON), 3)), -2, 2) * (4.0, 4.0, 7.0)
+        wobble[-6:] *= 0.3
+        self._colon = [(x + a, y + b, z + c, r) for (x, y, z, r), (a, b, c) in zip(_COLON, wobble, strict=True)]
+        self._girth = float(np.clip(1 + 0.12 * rng.standard_normal(), 0.8, 1.25)) * (0.9 + 0.3 * person.gas)
+        self._phase = rng.uniform(0, 6.28, 4)
+        self._fill = float(rng.uniform(0.75, 1.12))
+        self._level = float(rng.uniform(-0.3, 0.45))
+
+    def small_bowel(self) -> None:
+        lines, radii = [], []
+        for points in self._loops:
+            samples, _ = spline(points, 7.0)
+            lines.append(self.canvas.frame.to_patient(samples[:, :3]))
+            arc = np.arange(len(samples)) * 7.0
+            radii.append(samples[:, 3] * (1 + 0.10 * np.sin(arc * 0.09 + self._phase[0]) + 0.07 * np.sin(arc * 0.31 + self._phase[1])))
+        everything = np.concatenate(lines)
+
+        def shape(p):
+            field = None
+            for world, radius in zip(lines, radii, strict=True):
+                field = sweep(p.axes, world, radius, 6.0, out=field)
+            return np.maximum(field + 0.9 * p["noise"], p["cavity"] + 3.5)
+
+        patch = self.canvas.world_field(everything.min(0) - 18, everything.max(0) + 18, shape, 2.0)
+        self._hollow(patch, 19, "bowel_wall", "bowel_content", 2.2, "bowel_content")
+        self._gas(patch, 19, 0.10 * self.person.gas + 0.02, 3.0)
+
+    def colon(self) -> None:
+        line = [(x, y + self._forward(y, z), z, r * (self._girth if i < len(_COLON) - 3 else 1.0)) for i, (x, y, z, r) in enumerate(self._colon)]
+        phase = self._phase[2]
+
+        def haustra(arc: np.ndarray) -> np.ndarray:
+            return 1 + 0.17 * (np.abs(np.sin(arc * np.pi / 34 + phase)) - 0.6)
+
+        patch = self.canvas.tube(line, 2.0, 5.0, bulge=haustra)
+        if patch is None:
+            return
+        wall = self.canvas.field((-150, -90, -270), (150, 130, 160), lambda p: p["cavity"] + 2.0 - np.where(p["z"] < -215, 40, 0), 4.0)
+        self._hollow(self._within(patch, wall), 62, "colon_wall", "stool", 2.0, "stool")
+        self._gas(patch, 62, 0.25 + 0.5 * self.person.gas, 2.6)
+
+    def stomach(self) -> None:
+        line = [(x, y + 0.6 * self._forward(y, z), z, r * (1.0 if i in (0, 8) else self._fill)) for i, (x, y, z, r) in enumerate(_STOMACH)]
+        patch = self.canvas.tube(line, 2.0, 7.0)
+        if patch is None:
+            return
+        limit = self.canvas.field((-130, -90, 20), (60, 130, 220), lambda p: np.maximum(p["cavity"] + 3.0, p["diaphragm"] + 3.5), 4.0)
+        patch = self._within(patch, limit)
+        self._hollow(patch, 12, "stomach_wall", "stomach_content", 4.0, "stomach_content")
+        level = self.canvas.frame.to_patient(np.array([[-60.0, 26.0 + 40 * self._level, 110.0]]))[0, 1]
+        self._float(patch, 12, level, -4.0)
+
+    def duodenum(self) -> None:
+        patch = self.canvas.tube(_DUODENUM, 2.0, 5.0)
+        self._hollow(patch, 13, "bowel_wall", "bowel_content", 2.6, "bowel_content")
+
+    def _forward(self, y: float, z: float) -> float:
+        """How far visceral fat carries an organ at (y, z) forward."""
+        return float(np.clip((y + 30) / 90, 0, 1) * VISCERAL(np.array([z]))[0] * self.person.visceral_mm * 0.85)
+
+    @staticmethod
+    def _within(patch: Patch, limit: Patch | None) -> Patch:
+        if limit is None:
+            return patch
+        values = patch.values.copy()
+        both = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(patch.box, limit.box, strict=True)]
+        if any(side.stop <= side.start for side in both):
+            return patch
+        here = tuple(slice(s.start - a.start, s.stop - a.start) for s, a in zip(both, patch.box, strict=True))
+        there = tuple(slice(s.start - b.start, s.stop - b.start) for s, b in zip(both, limit.box, strict=True))
+        np.maximum(values[here], limit.values[there], out=values[here])
+        return Patch(patch.box, values)
+
+    def _hollow(self, patch: Patch | None, label: int, wall: str, content: str, thickness: float, _: str) -> None:
+        self.abdomen.organ(patch, label, wall)
+        self.canvas.paint(patch, label, content, below=-thickness, only_labels=[label])
+
+    def _float(self, patch: Patch, label: int, level: float, below: float) -> None:
+        """Gas in front of the height ``level`` (patient y, mm): a flat level, the patient lies on the back."""
+        ahead = (self.canvas.axes[1][patch.box[1]] > level)[None, :, None]
+        self.canvas.paint(Patch(patch.box, np.where(ahead, patch.values, np.float32(9))), label, "bowel_gas", below=below, only_labels=[label])
+
+    def _gas(self, patch: Patch | None, label: int, share: float, depth: float) -> None:
+        """Gas pockets: where the slow noise is high and the front of the loop."""
+        if patch is None:
+            return
+        pocket = self.canvas.field((-150, -90, -270), (150, 130, 160), lambda p: p["pocket"], 4.0)
+        if pocket is None:
+            return
+        quantile = float(np.clip(1.3 - 2.6 * share, -1.2, 1.6))
+        raised = self._within(patch, Patch(pocket.box, (quantile - pocket.values) * 6))
+        self.canvas.paint(raised, label, "bowel_gas", below=-depth, only_labels=[label])
+
+
+def _small_bowel(rng: np.random.Generator, person: Person) -> list[np.ndarray]:
+    """Loops (x, y, z, radius): a jittered snake through the middle of the abdomen, folded in layers."""
+    pitch = 25.0
+    loops, run = [], []
+    turn = np.deg2rad(rng.uniform(-25, 25))
+    push = max(person.visceral_mm, 0) * 0.8
+    ys = np.arange(-14, 84 + push, pitch * 0.96)
+    for layer, z in enumerate(np.arange(-152.0, 62.0, pitch)):
+        rows = ys if layer % 2 == 0 else ys[::-1]
+        for row, y in enumerate(rows):
+            xs = np.arange(-88.0, 96.0, pitch)
+            if (row + layer) % 2:
+                xs = xs[::-1]
+            for x in xs:
+                jitter = rng.normal(0, 5.2, 3)
+                point = np.array([x, y, z]) + jitter
+                point[2] += 18 * np.sin(x * 0.03 + turn * 4) + 0.25 * x * np.sin(turn)
+                radius = rng.uniform(9.0, 12.2)
+                front = CAVITY_FRONT(np.array([point[2]]))[0] + VISCERAL(np.array([point[2]]))[0] * person.visceral_mm
+                low_pelvis = point[2] < -120 and (abs(point[0]) > 62 or point[1] < -5)
+                if point[1] > front - 13 or low_pelvis or abs(point[0]) > 96 or point[2] > 50 or rng.random() < 0.05:
+                    if len(run) > 1:
+                        loops.append(np.array(run))
+                    run = []
+                    continue
+                run.append([*point, radius])
+    if len(run) > 1:
+        loops.append(np.array(run))
+    return loops

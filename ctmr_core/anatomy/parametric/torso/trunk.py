@@ -1,0 +1,146 @@
+"""The trunk: skin, fascia, cavity wall and diaphragm as fields on the coarse lattice, and the layers between them.
+
+Widths and depths by height follow the ICRP 110 adult male (trunk without arms); thicknesses of the layers are those of
+a lean adult and grow with the person's traits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ctmr_core.anatomy.parametric.shapes import Profile, SplineNoise, ellipsoid, smooth_max, smooth_min, superellipse
+from ctmr_core.anatomy.parametric.torso.canvas import BODY, COARSE, Canvas
+from ctmr_core.anatomy.parametric.torso.person import Person
+
+TOP, BOTTOM = 432.0, -400.0
+
+_Z = (-260.0, -215.0, -170.0, -130.0, -90.0, -50.0, 0.0, 50.0, 100.0, 150.0, 200.0, 250.0, 290.0, 315.0, 335.0, 352.0, 366.0)
+CAVITY_WIDTH = Profile(_Z, (34, 50, 62, 88, 116, 126, 124, 127, 133, 137, 136, 127, 110, 90, 68, 48, 34))
+CAVITY_FRONT = Profile(_Z, (18, 42, 66, 82, 88, 86, 82, 82, 86, 87, 80, 68, 54, 41, 28, 14, -2))
+CAVITY_BACK = Profile(_Z, (-48, -62, -70, -72, -66, -64, -68, -76, -86, -92, -97, -97, -92, -86, -78, -68, -60))
+
+_ZF = (-400.0, -300.0, -260.0, -215.0, -170.0, -120.0, -60.0, 0.0, 60.0, 120.0, 170.0, 220.0, 260.0, 300.0, 330.0, 350.0, 370.0, 395.0, 440.0)
+FASCIA_WIDTH = Profile(_ZF, (150, 164, 166, 164, 156, 148, 144, 142, 143, 149, 156, 163, 168, 166, 148, 112, 76, 60, 55))
+FASCIA_FRONT = Profile(_ZF, (62, 70, 74, 84, 94, 99, 99, 95, 94, 97, 98, 95, 90, 76, 58, 44, 32, 24, 20))
+FASCIA_BACK = Profile(_ZF, (-80, -88, -96, -98, -98, -100, -100, -100, -102, -106, -112, -118, -120, -116, -108, -100, -90, -82, -76))
+#: how fat clings: relative thickness of the subcutaneous layer by height.
+FAT = Profile((-400.0, -270.0, -200.0, -120.0, -40.0, 40.0, 120.0, 200.0, 280.0, 340.0, 400.0), (0.9, 1.15, 1.45, 1.4, 1.2, 1.05, 0.8, 0.65, 0.6, 0.6, 0.4))
+VISCERAL = Profile((-220.0, -120.0, -20.0, 60.0, 130.0, 200.0), (0.0, 0.55, 1.0, 0.95, 0.45, 0.0))
+
+
+def _section(x: np.ndarray, y: np.ndarray, z: np.ndarray, width: Profile, front: np.ndarray, back: np.ndarray) -> np.ndarray:
+    middle = (front + back) * np.float32(0.5)
+    return superellipse(x, y - middle, width(z), (front - back) * np.float32(0.5))
+
+
+def build_trunk(canvas: Canvas, person: Person, noise: SplineNoise) -> None:
+    """Add the fields cavity, fascia, skin, diaphragm (all mm, negative inside / below) and noise to the coarse lattice."""
+    x, y, z = (canvas.coarse[name] for name in "xyz")
+    grain = noise.on_lattice(canvas.coarse_axes)
+    canvas.coarse["noise"] = grain
+    push = VISCERAL(z) * np.float32(person.visceral_mm)
+    cavity = _section(x, y, z, CAVITY_WIDTH, CAVITY_FRONT(z) + push, CAVITY_BACK(z))
+    spine_ridge = np.exp(-np.square(x / 30)) * np.clip((-30 - y) / 30, 0, 1)
+    cavity += np.where(z > -60, 16, 4) * spine_ridge
+    cavity = np.maximum(cavity, np.maximum((z - 366) * 0.8, -255 - z))
+    canvas.coarse["cavity"] = cavity.astype(np.float32)
+    canvas.coarse["diaphragm"] = _diaphragm(x, y, z, cavity, person)
+    muscle = np.float32((person.muscle - 0.95) * 14)
+    fascia = _section(x, y, z, FASCIA_WIDTH, FASCIA_FRONT(z) + push + muscle * 0.5, FASCIA_BACK(z)) - muscle
+    fascia += 7 * np.exp(-np.square(x / 16)) * np.clip(-y / 40, 0, 1)
+    fascia = _shoulders(x, y, z, fascia)
+    fascia = _thighs(x, y, z, fascia)
+    for side in (-1.0, 1.0):
+        buttock = ellipsoid(x, y, z, (side * 72, -66, -188), (66, 58, 78))
+        fascia = smooth_min(fascia, buttock, 24.0)
+    fascia = np.maximum(fascia, np.where(z > -60, cavity + 9, -1e3)).astype(np.float32) if False else fascia
+    canvas.coarse["fascia"] = fascia.astype(np.float32)
+    fat = np.float32(person.subcutaneous_mm) * FAT(z) * (1 + 0.10 * grain)
+    flank = np.clip(np.abs(x) / 130, 0, 1.2)
+    rear = np.clip(-y / 90, 0, 1.2)
+    fat = fat * (0.75 + 0.35 * flank * rear + 0.3 * rear * (z < 60)) + 1.5
+    skin = fascia - np.maximum(fat, 2.5)
+    if person.female:
+        size = np.float32(0.75 + 0.02 * np.clip(person.subcutaneous_mm, 5, 30))
+        for side in (-1.0, 1.0):
+            breast = ellipsoid(x, y, z, (side * 84, 92, 196), (58 * size, 50 * size, 58 * size))
+            skin = smooth_min(skin, breast, 16.0)
+    canvas.coarse["skin"] = skin.astype(np.float32)
+
+
+def _shoulders(x: np.ndarray, y: np.ndarray, z: np.ndarray, fascia: np.ndarray) -> np.ndarray:
+    for side in (-1.0, 1.0):
+        deltoid = ellipsoid(x, y, z, (side * 170, -30, 322), (50, 46, 58))
+        fascia = smooth_min(fascia, deltoid, 30.0)
+        trapezius = ellipsoid(x, y, z, (side * 70, -62, 352), (86, 34, 30))
+        fascia = smooth_min(fascia, trapezius, 26.0)
+    return fascia
+
+
+def _thighs(x: np.ndarray, y: np.ndarray, z: np.ndarray, fascia: np.ndarray) -> np.ndarray:
+    half = np.float32(76) + np.clip(z + 400, 0, 100) * np.float32(0.06)
+    thigh = superellipse(np.abs(x) - 84, y + 8, half, half * np.float32(1.0))
+    cleft = (-268 - z) * np.float32(0.8)
+    return np.where(z < -150, smooth_min(np.maximum(fascia, cleft), np.maximum(thigh, (z + 200) * 0.9), 14.0), fascia)
+
+
+def _diaphragm(x: np.ndarray, y: np.ndarray, z: np.ndarray, cavity: np.ndarray, person: Person) -> np.ndarray:
+    """z above the diaphragm, mm: positive in the chest. Two domes, the right one higher, steep towards the wall."""
+    lift = np.float32(14 * (1 - person.inflation))
+    right = 34 * np.exp(-np.square((x - 70) / 58) - np.square((y - 2) / 68))
+    left = 24 * np.exp(-np.square((x + 72) / 52) - np.square((y - 0) / 62))
+    dome = 150 + lift + right + left
+    depth = np.clip(-cavity, 0, 70) / 70
+    fall = np.clip(62 - 0.75 * y, 30, 118) * np.power(1 - depth, 2.6)
+    return ((z - (dome - fall)) * np.float32(0.75)).astype(np.float32)
+
+
+def paint_trunk(canvas: Canvas, person: Person) -> None:
+    """Skin, subcutaneous fat, muscle, and the fat of the cavity; everything else is painted over these."""
+    low, high = (np.array([float(a[i]) for a in canvas.axes]) for i in (0, -1))
+    everything = dict(low=low - 1, high=high + 1, step=COARSE)
+    skin = canvas.world_field(shape=lambda p: np.maximum(p["skin"], np.maximum(p["z"] - TOP, BOTTOM - p["z"])), **everything)
+    canvas.masks["skin"] = skin
+    canvas.paint(skin, BODY, "skin")
+    canvas.paint(skin, BODY, "subcutaneous_fat", below=-1.8)
+    if person.female:
+        _paint_breast(canvas)
+    fascia = canvas.world_field(shape=lambda p: p["fascia"], **everything)
+    canvas.paint(fascia, BODY, "muscle", only=["subcutaneous_fat", "breast_gland"])
+    canvas.paint(canvas.world_field(shape=_intermuscular_fat, **everything), BODY, "subcutaneous_fat", only=["muscle"])
+    cavity = canvas.world_field(shape=lambda p: p["cavity"], **everything)
+    canvas.paint(cavity, BODY, "visceral_fat", only=["muscle", "subcutaneous_fat"])
+    canvas.masks["cavity"] = cavity
+    diaphragm = canvas.world_field(shape=lambda p: np.maximum(np.abs(p["diaphragm"]) - 1.6, p["cavity"]), **everything)
+    canvas.paint(diaphragm, BODY, "muscle", only=["visceral_fat"])
+
+
+def _intermuscular_fat(p) -> np.ndarray:
+    """Thin fat planes: between the flat muscles of the flank, under the big muscles of the chest, in the armpits."""
+    x, y, z, cavity, fascia, grain = p["x"], p["y"], p["z"], p["cavity"], p["fascia"], p["noise"]
+    wall = np.maximum(cavity - fascia, 1)
+    share = cavity / wall
+    flank = (z < 110) & (z > -70) & (np.abs(x) > 55) & (y > -55)
+    thin = np.minimum(np.abs(share - 0.36), np.abs(share - 0.68)) * wall - 0.7 - 0.35 * grain
+    sheets = np.where(flank, thin, 9.0)
+    line = np.where((z < 130) & (y > 40), np.abs(x) - 1.6, 9.0)
+    chest = np.where((z > 90) & (z < 345), np.abs(cavity - 13 - 2 * grain) - 1.3 - 0.4 * grain, 9.0)
+    armpit = ellipsoid(np.abs(x), y, z, (146, 2, 282), (20, 26, 44)) + 3 * grain
+    groin = ellipsoid(np.abs(x), y, z, (62, 62, -225), (26, 16, 40)) + 3 * grain
+    ischial = ellipsoid(np.abs(x), y, z, (34, -58, -246), (16, 26, 30)) + 2 * grain
+    thigh = np.where(z < -255, np.abs(np.sin(np.arctan2(y + 2, np.abs(x) - 100) * 2.5 + 0.4 * grain)) * 26 - 1.8, 9.0)
+    rim = np.where(z < -255, np.abs(fascia + 26 + 3 * grain) - 1.2, 9.0)
+    out = sheets
+    for part in (line, chest, armpit, groin, ischial, thigh, rim):
+        out = np.minimum(out, part)
+    return np.maximum(out, fascia + 2)
+
+
+def _paint_breast(canvas: Canvas) -> None:
+    def gland(p):
+        x, y, z = np.abs(p["x"]), p["y"], p["z"]
+        cone = ellipsoid(x, y, z, (86, 112, 194), (36, 22, 36)) + 5 * p["noise"]
+        return smooth_max(cone, p["skin"] + 9, 4.0)
+
+    patch = canvas.field((-150, 60, 120), (150, 170, 260), gland, 4.0)
+    canvas.paint(patch, BODY, "breast_gland", only=["subcutaneous_fat"])
