@@ -7,6 +7,7 @@ import torch
 
 from ctmr_core.anatomy.tissues import tissue_id
 from ctmr_core.engines.tissue.context import RenderContext
+from ctmr_core.engines.tissue.ct_bone import add_shells
 from ctmr_core.engines.tissue.ct_table import HuDraw
 from ctmr_core.engines.tissue.vessels import VoxelShares
 
@@ -20,6 +21,7 @@ def paint(context: RenderContext, draw: HuDraw, texture: float) -> torch.Tensor:
     """HU of every voxel before the scanner: float32 [x, y, z] on the device. texture: scale of everything inside tissues."""
     code = context.code
     hu = code.gather(code.table(draw.mean))
+    add_shells(hu, context, float(draw.mean[tissue_id("cortical_bone")]))
     if texture > 0:
         add_texture(hu, context, code.table(draw.fine * texture), code.table(draw.coarse * texture))
         add_gas_bubbles(hu, context)

@@ -15,14 +15,14 @@ _LUNG_TIP_RADIUS = 0.55  # mm
 _LIVER_TIPS_PER_LITRE = 70.0
 _LIVER_TIP_RADIUS = 0.8
 _MAX_TIPS = 700
-_FEW_VOXELS = 200
+_FEW_PLACES = 200
 
 
 def lung_vessels(label_map: LabelMap, rng: np.random.Generator) -> VoxelShares:
     """Vessels of both lungs on the grid of ``label_map`` (maisi); nothing where the tissue map has lung vessels of its own."""
     if label_map.vocabulary.name != "maisi" or label_map.tissues is None:
         return union([])
-    return _lungs(label_map, label_map.tissues, rng)
+    return _lungs(label_map, rng)
 
 
 def liver_vessels(label_map: LabelMap, rng: np.random.Generator) -> VoxelShares:
@@ -30,47 +30,47 @@ def liver_vessels(label_map: LabelMap, rng: np.random.Generator) -> VoxelShares:
     if label_map.vocabulary.name != "maisi" or label_map.tissues is None:
         return union([])
     by_name = label_map.vocabulary.by_name
-    liver = _places(label_map, label_map.tissues == tissue_id("liver"))
-    if len(liver) < _FEW_VOXELS or _share_of(label_map.tissues, "hepatic_vessel", len(liver)) > 0.01:
+    labels, tissues = _thinned(label_map)
+    liver = _places(label_map, tissues == tissue_id("liver"))
+    if len(liver) < _FEW_PLACES or _share_of(tissues, "hepatic_vessel", len(liver)) > 0.01:
         return union([])
     centre = liver.mean(axis=0)
     parts = []
-    portal = _places(label_map, label_map.voxels == by_name["portal vein and splenic vein"].id)
+    portal = _places(label_map, labels == by_name["portal vein and splenic vein"].id)
     # +x is the patient's right: the liver's gate lies medial (-x), below and behind its centre.
     gate = _nearest(liver, portal.mean(axis=0) if len(portal) else centre + (-25.0, -10.0, -20.0))
     parts.append(_tree_in(label_map, liver, gate, _LIVER_TIPS_PER_LITRE, _LIVER_TIP_RADIUS, rng))
-    cava = _places(label_map, label_map.voxels == by_name["inferior vena cava"].id)
+    cava = _places(label_map, labels == by_name["inferior vena cava"].id)
     top = np.array([centre[0] - 25.0, liver[:, 1].min() + 20.0, liver[:, 2].max()])
     if len(cava):
         top[:2] = cava[cava[:, 2] >= np.quantile(cava[:, 2], 0.9)].mean(axis=0)[:2]
     parts.append(_tree_in(label_map, liver, _nearest(liver, top), _LIVER_TIPS_PER_LITRE, _LIVER_TIP_RADIUS, rng))
-    return _only(union(parts), label_map.tissues, "liver")
+    return _only(union(parts), label_map, "liver")
 
 
-def _lungs(label_map: LabelMap, tissues: np.ndarray, rng: np.random.Generator) -> VoxelShares:
+def _lungs(label_map: LabelMap, rng: np.random.Generator) -> VoxelShares:
+    labels, tissues = _thinned(label_map)
     parenchyma = tissues == tissue_id("lung_parenchyma")
     count = int(np.count_nonzero(parenchyma))
-    if count < _FEW_VOXELS or _share_of(tissues, "lung_vessel", count) > 0.01:
+    if count < _FEW_PLACES or _share_of(tissues, "lung_vessel", count) > 0.01:
         return union([])
     by_name = label_map.vocabulary.by_name
     sides = []
     for names in _LUNG_SIDES:
-        ids = np.zeros(256, bool)
-        ids[[by_name[name].id for name in names]] = True
-        sides.append(_places(label_map, ids[label_map.voxels] & parenchyma))
-    body = np.flatnonzero((label_map.voxels > 0).any(axis=(1, 2)))
-    middle = (body.min() + body.max()) / 2 * label_map.spacing[0]
-    if all(len(side) >= _FEW_VOXELS for side in sides):
+        sides.append(_places(label_map, np.isin(labels, [by_name[name].id for name in names]) & parenchyma))
+    body = np.flatnonzero((labels > 0).any(axis=(1, 2)))
+    middle = (body.min() + body.max()) / 2 * label_map.spacing[0] * _thinning(label_map)[0]
+    if all(len(side) >= _FEW_PLACES for side in sides):
         middle = float(np.mean([side[:, 0].mean() for side in sides]))
     top_of_view = (label_map.size[2] - 1) * label_map.spacing[2]
     parts = []
     for side in sides:
-        if len(side) < _FEW_VOXELS:
+        if len(side) < _FEW_PLACES:
             continue
         for shift in (-6.0, 6.0):  # arteries lie in front of and above the veins at the hilum
             root = _hilum(side, middle, top_of_view) + np.array([0.0, shift, shift])
             parts.append(_tree_in(label_map, side, root, _LUNG_TIPS_PER_LITRE, _LUNG_TIP_RADIUS, rng))
-    return _only(union(parts), tissues, "lung_parenchyma")
+    return _only(union(parts), label_map, "lung_parenchyma")
 
 
 def _hilum(lung: np.ndarray, middle: float, top_of_view: float) -> np.ndarray:
@@ -114,11 +114,16 @@ def _thinning_mm3(label_map: LabelMap) -> float:
     return float(np.prod(label_map.spacing) * np.prod(_thinning(label_map)))
 
 
+def _thinned(label_map: LabelMap) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and tissues at every n-th voxel."""
+    assert label_map.tissues is not None
+    x, y, z = _thinning(label_map)
+    return label_map.voxels[::x, ::y, ::z], label_map.tissues[::x, ::y, ::z]
+
+
 def _places(label_map: LabelMap, mask: np.ndarray) -> np.ndarray:
-    """[n, 3] mm of the voxels of ``mask``, thinned to about 3 mm, from the centre of voxel (0, 0, 0)."""
-    steps = _thinning(label_map)
-    thin = np.argwhere(mask[:: steps[0], :: steps[1], :: steps[2]])
-    return thin * (np.asarray(steps) * np.asarray(label_map.spacing))
+    """[n, 3] mm of the voxels of a thinned ``mask``, from the centre of voxel (0, 0, 0)."""
+    return np.argwhere(mask) * (np.asarray(_thinning(label_map)) * np.asarray(label_map.spacing))
 
 
 def _nearest(places: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -130,7 +135,8 @@ def _share_of(tissues: np.ndarray, name: str, count: int) -> float:
     return float(np.count_nonzero(tissues == tissue_id(name))) / max(count, 1)
 
 
-def _only(shares: VoxelShares, tissues: np.ndarray, name: str) -> VoxelShares:
+def _only(shares: VoxelShares, label_map: LabelMap, name: str) -> VoxelShares:
     """The part of ``shares`` that lies in the tissue ``name``."""
-    inside = tissues.reshape(-1)[shares.index] == tissue_id(name)
+    assert label_map.tissues is not None
+    inside = label_map.tissues.reshape(-1)[shares.index] == tissue_id(name)
     return VoxelShares(shares.index[inside], shares.share[inside])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ctmr_core.engines.tissue.psf import smooth_axis
+from ctmr_core.engines.tissue.psf import blur, passes_for
 
 #: shape -> standard normal float32 numbers of that shape.
 Draw = Callable[[tuple[int, ...]], np.ndarray]
@@ -30,26 +30,22 @@ def coarse_field(size: tuple[int, int, int], spacing: tuple[float, float, float]
         nodes.append(count)
         variances.append(min((sigma / (extent / max(count - 1, 1))) ** 2, 2.25))
     # Drawn wider and cut, so that the variance is even up to the border.
-    margins = [smooth_passes(variance) for variance in variances]
+    margins = [passes_for(variance) for variance in variances]
     wide = tuple(n + 2 * m for n, m in zip(nodes, margins, strict=True))
-    field = torch.from_numpy(draw(wide))
-    gain = 1.0
-    for axis, (variance, passes) in enumerate(zip(variances, margins, strict=True)):
-        if passes == 0:
-            continue
-        weight = variance / passes / 2.0
-        kernel = np.ones(1)
-        for _ in range(passes):
-            field = smooth_axis(field, axis, weight)
-            kernel = np.convolve(kernel, [weight, 1 - 2 * weight, weight])
-        gain *= float(np.sqrt(np.sum(kernel**2)))
+    x, y, z = (float(np.sqrt(variance)) for variance in variances)
+    field = blur(torch.from_numpy(draw(wide)), (x, y, z))
+    gain = float(np.prod([_gain(v, m) for v, m in zip(variances, margins, strict=True)]))
     inner = tuple(slice(m, m + n) for n, m in zip(nodes, margins, strict=True))
-    return field[inner].div(gain).contiguous()
+    return field[inner].div(gain)
 
 
-def smooth_passes(variance: float) -> int:
-    """How many passes of a 3-tap kernel make a Gaussian of this variance (nodes squared)."""
-    return 0 if variance < 0.02 else int(np.ceil(variance / 0.55))
+def _gain(variance: float, passes: int) -> float:
+    """Standard deviation of white noise after ``passes`` 3-tap passes of ``blur``."""
+    kernel = np.ones(1)
+    for _ in range(passes):
+        weight = variance / passes / 2.0
+        kernel = np.convolve(kernel, [weight, 1.0 - 2.0 * weight, weight])
+    return float(np.sqrt(np.sum(kernel**2)))
 
 
 def upsample(lattice: torch.Tensor, size: tuple[int, int, int]) -> torch.Tensor:
