@@ -6,7 +6,6 @@ a shard or chunk is missing. tensorstore does not survive ``fork``: loader worke
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -15,11 +14,9 @@ import numpy as np
 import tensorstore as ts
 
 from ctmr_core.anatomy.vocabulary import Vocabulary, load_vocabulary
-from ctmr_core.errors import IntegrityError, StoreError
+from ctmr_core.errors import IntegrityError
 from ctmr_core.store.storage import Storage, read_json
-from ctmr_core.store.volumes import ATTRIBUTES
-
-_used_by: set[int] = set()  # process ids in which tensorstore has read something
+from ctmr_core.store.volumes import ATTRIBUTES, refuse_fork
 
 
 class LazyArray:
@@ -41,7 +38,7 @@ class LazyArray:
 
     @cached_property
     def _array(self) -> ts.TensorStore:
-        _refuse_fork()
+        refuse_fork()
         spec = {
             "driver": "zarr3",
             "kvstore": self._storage.kvstore(self.path),
@@ -86,7 +83,7 @@ class LazyArray:
 
     def __getitem__(self, index: Any) -> np.ndarray:
         forward, flips = _normalised(index, self.shape)
-        _refuse_fork()
+        refuse_fork()
         try:
             voxels = self._array[forward].read(order="C").result()
         except ValueError as error:
@@ -226,13 +223,3 @@ def _normalised(index: Any, shape: tuple[int, ...]) -> tuple[tuple[Any, ...], tu
         else:
             raise IndexError(f"a stored array takes integers, slices and '...'; convert with np.asarray first, got {item!r}")
     return tuple(forward), tuple(flips)
-
-
-def _refuse_fork() -> None:
-    """tensorstore's threads do not exist in a forked child: it would hang or die there without a word."""
-    _used_by.add(os.getpid())
-    if len(_used_by) > 1:
-        raise StoreError(
-            "stored voxels are being read in a forked process",
-            fix='start loader workers with multiprocessing_context="spawn"',
-        )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -31,6 +32,7 @@ SHARD = 256  # voxels per axis: one file up to 256^3, and bounded memory above
 CT_FILL = -1024  # air
 ATTRIBUTES = "ctmr"  # where a volume's own attributes live beside "ome"
 _DIGEST_SLAB = 1 << 26  # bytes hashed at a time
+_used_by: set[int] = set()  # process ids in which tensorstore has worked
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def write_volume(
     """
     checked_name(path)
     _refuse_misfits(images, label_map)
-    documents = _Documents(tuple(images), label_map, attributes)
+    documents = _Documents(images, label_map, attributes)
     arrays: dict[str, np.ndarray] = {}
     for sequence, image in images.items():
         arrays[documents.add_image(sequence, image)] = image
@@ -121,23 +123,27 @@ def _refuse_misfits(images: Mapping[str, np.ndarray], label_map: LabelMap) -> No
 class _Documents:
     """The ``zarr.json`` documents and header arrays of one volume, made by zarr-python in memory."""
 
-    def __init__(self, sequences: tuple[str, ...], label_map: LabelMap, attributes: Mapping[str, Any]) -> None:
+    def __init__(self, images: Mapping[str, np.ndarray], label_map: LabelMap, attributes: Mapping[str, Any]) -> None:
         self._contents: dict[str, Any] = {}
         self._store = zarr.storage.MemoryStore(self._contents)
         self._label_map = label_map
         self._affine = np.asarray(label_map.affine, np.float64)
         own = {
-            "sequences": list(sequences),
+            "sequences": list(images),
             "vocabulary": label_map.vocabulary.name,
             "spacing": list(label_map.spacing),
             "affine": self._affine.tolist(),
         }
-        multiscales = [ome.multiscale(name, f"{name}/0", self._affine) for name in sequences]
-        self._group("", {"multiscales": multiscales} if multiscales else {}, {**attributes, **own})
+        self._omero = {sequence: ome.omero(sequence, image) for sequence, image in images.items()}
+        shown: dict[str, Any] = {}
+        if images:
+            shown["multiscales"] = [ome.multiscale(name, f"{name}/0", self._affine) for name in images]
+            shown["omero"] = self._omero[next(iter(images))]  # what viewers show when they open the volume: the first sequence
+        self._group("", shown, {**attributes, **own})
 
     def add_image(self, sequence: str, image: np.ndarray) -> str:
         """The image group of a sequence; the path of its array."""
-        self._group(sequence, {"multiscales": [ome.multiscale(sequence, "0", self._affine)], "omero": ome.omero(sequence, image)})
+        self._group(sequence, {"multiscales": [ome.multiscale(sequence, "0", self._affine)], "omero": self._omero[sequence]})
         self._array(f"{sequence}/0", image, CT_FILL if is_ct(sequence) else 0, level=1, shuffle="shuffle")
         header = ome.nifti_header(image.shape, image.dtype, self._affine)
         nifti = zarr.create_array(
@@ -200,6 +206,7 @@ def _compact(document: bytes) -> bytes:
 
 def _encode(name: str, voxels: np.ndarray, document: bytes, threads: int) -> list[tuple[str, bytes]]:
     """The shards of one array [x, y, z] as (object name, bytes), encoded by tensorstore in memory."""
+    refuse_fork()
     context = ts.Context({"data_copy_concurrency": {"limit": max(threads, 1)}})
     memory = ts.KvStore.open({"driver": "memory", "path": f"{name}/"}, context=context).result()
     memory["zarr.json"] = document
@@ -212,3 +219,13 @@ def _encode(name: str, voxels: np.ndarray, document: bytes, threads: int) -> lis
     array.T.write(np.ascontiguousarray(voxels), can_reference_source_data_indefinitely=True).result()
     keys = sorted(key.decode() for key in memory.list().result() if key != b"zarr.json")
     return [(f"{name}/{key}", memory[key]) for key in keys]
+
+
+def refuse_fork() -> None:
+    """tensorstore's threads do not exist in a forked child: it would hang or die there without a word."""
+    _used_by.add(os.getpid())
+    if len(_used_by) > 1:
+        raise StoreError(
+            "voxels are being read or written in a forked process",
+            fix='start worker processes with multiprocessing_context="spawn"',
+        )
