@@ -33,16 +33,16 @@ def hull(points: Points) -> np.ndarray:
     ax = np.abs(x)
     # the parietal lobes are the widest part; the frontal lobes taper
     taper = np.float32(1.0) + np.float32(0.0017) * (y - 0) + np.float32(0.0007) * np.maximum(y - 35, 0)
-    dome = ellipsoid((x * taper, y, z), (0, 8.5, -3), (67, 80, 66))
-    front = np.float32(-22.0) + 8 * smoothstep(ax, 6, 26) - 4 * smoothstep(y, 60, 90)
+    dome = ellipsoid((x * taper, y, z), (0, 8.5, -3.5), (69, 82.5, 68))
+    front = np.float32(-25.0) + 9 * smoothstep(ax, 6, 26) - 4 * smoothstep(y, 60, 90)
     floor = front + (np.float32(-16.0) - front) * smoothstep(-y, -38, -18)
-    tent = tentorium(x, y) + 2
+    tent = tentorium(x, y) + 1.5
     floor = floor + (tent - floor) * smoothstep(-y, -14, 8)
-    upper = smooth_max(dome, floor - z, 9.0)
+    upper = smooth_max(dome, floor - z, 6.0)
     a = (ax, y, z)
-    temporal = tube(a, ((36, 41, -33, 10.5), (46, 27, -32, 14.5), (50, 5, -27, 16), (49, -22, -17, 16)))
-    temporal = np.minimum(temporal, tube(a, ((25, 23, -25, 9), (25, 2, -25, 10), (25, -18, -15, 9)), (1.1, 1, 0.95)))
-    temporal = smooth_max(temporal, dome - 4.5, 4.0)
+    temporal = tube(a, ((34, 42, -33, 12.5), (45, 28, -32, 17.5), (49, 5, -28, 19), (48, -24, -18, 18)))
+    temporal = np.minimum(temporal, tube(a, ((25, 25, -26, 11), (25, 2, -26, 11), (25, -18, -15, 10)), (1.1, 1, 0.95)))
+    temporal = smooth_max(temporal, dome - 3.0, 4.0)
     behind = smooth_max(temporal, tent - z, 3.0)
     temporal = temporal + (behind - temporal) * smoothstep(-y, -2, 10)
     return smooth_min(upper, temporal, 2.5)
@@ -82,11 +82,12 @@ def _patch(normal: np.ndarray, excess: np.ndarray, half_width: float) -> np.ndar
     return np.sqrt(normal * normal + excess * excess) - np.float32(half_width)
 
 
-def _great_fissures(points: Points, inside: np.ndarray, person: Person) -> np.ndarray:
+def _great_fissures(lattice: Lattice, points: Points, inside: np.ndarray, person: Person) -> np.ndarray:
     """mm to the lateral, central, parieto-occipital and calcarine sulci of both sides, negative in their CSF."""
-    x, y, z = points
     rng = person.streams("head/fissures")
-    opening = 0.7 + 1.0 * person.traits.atrophy
+    # nothing in a brain runs straight
+    x, y, z = (p + np.float32(2.6) * lattice.noise(rng, 30.0) + np.float32(1.1) * lattice.noise(rng, 15.0) for p in points)
+    opening = 0.5 + 0.9 * person.traits.atrophy
     result: np.ndarray | None = None
     for side in (-1.0, 1.0):
         shift = rng.normal(0, [3.0, 2.5, 2.0, 2.0])
@@ -95,11 +96,11 @@ def _great_fissures(points: Points, inside: np.ndarray, person: Person) -> np.nd
         rise = np.float32(-12.0 + 0.3 * shift[1]) - np.float32(0.42) * (y - 30) + 2 * np.sin(y / 9)
         normal = (z - rise) * np.float32(0.92)
         length = np.maximum(np.maximum(-22.0 + shift[0] - y, y - 46), np.maximum(37.0 - lateral, inside - 34))
-        near = _patch(normal, length, opening + 0.4)
+        near = _patch(normal, length, opening + 0.7)
         # insula: the fissure opens into a vertical sheet below the opercula
         wall = lateral - (np.float32(39.0) - np.float32(0.006) * (y - 18) ** 2)
         reach = (np.sqrt(((y - 19) / 22) ** 2 + ((z + 5 + 0.25 * (y - 19)) / 14) ** 2) - 1) * 13
-        near = np.minimum(near, _patch(wall, reach, opening + 0.2))
+        near = np.minimum(near, _patch(wall, reach, opening + 0.3))
         # central sulcus: from the vertex down and forward over the convexity
         line = np.float32(-6.0 + shift[2]) + np.float32(0.47) * (56.0 - z) + 3.5 * np.sin((z + 4 * shift[3]) / 8.5)
         normal = (y - line) * np.float32(0.88)
@@ -108,8 +109,8 @@ def _great_fissures(points: Points, inside: np.ndarray, person: Person) -> np.nd
         normal = (y + 32 + shift[1] + 0.45 * (z - 20)) * np.float32(0.9)
         medial = np.maximum(lateral - 24, np.maximum(-2 - z, z - 50))
         near = np.minimum(near, _patch(normal, medial, 0.3 + 0.5 * opening))
-        normal = z + 1.5 + shift[3] + 0.1 * (y + 40) + 2 * np.sin(y / 7)
-        near = np.minimum(near, _patch(normal, np.maximum(lateral - 24, y + 22), 0.3 + 0.5 * opening))
+        normal = (z + 4.5 + shift[3] + 0.1 * (y + 40) - 0.3 * lateral) * np.float32(0.94)
+        near = np.minimum(near, _patch(normal, np.maximum(lateral - 20 - 0.15 * y, y + 22), 0.3 + 0.5 * opening))
         # cingulate sulcus: an arch above the corpus callosum
         arch = np.sqrt(((y - 21) / 1.04) ** 2 + ((z - 1) / 0.82) ** 2) - np.float32(44.0) + 2 * np.sin(y / 6 + side)
         near = np.minimum(near, _patch(arch, np.maximum(np.maximum(lateral - 14, -6 - z), -22 - y), 0.3 + 0.5 * opening))
@@ -149,15 +150,15 @@ def fold(person: Person) -> Folding:
     walk = np.clip(smooth, -26, 4) * np.float32(0.85) / length
     foot = tuple(axis - walk * n for axis, n in zip((x, y, z), normals, strict=True))
     inside = -outside
-    fissures = _great_fissures(points, inside, person)
+    fissures = _great_fissures(lattice, points, inside, person)
     # random sulci keep clear of the great ones, and are shallow where the field says so
     clear = smoothstep(fissures, 2.0, 8.0)
     sheet = _sheets(lattice, foot, rng, traits.gyrus_mm)
-    depth = np.clip(15.5 + 4.5 * lattice.noise(rng, 30.0), 5, 24)
+    depth = np.clip(17.0 + 4.5 * lattice.noise(rng, 30.0), 5, 25)
     medial = smoothstep(-(gap - lateral), 14, 4)  # the medial face is folded less deeply
-    depth = depth * (1 - 0.3 * medial) * (0.25 + 0.75 * clear)
+    depth = depth * (1 - 0.5 * medial) * (0.25 + 0.75 * clear)
     twig = _sheets(lattice, foot, rng, 0.72 * traits.gyrus_mm)
-    twig_depth = np.clip(3.5 + 4.0 * lattice.noise(rng, 22.0), -2, 10) * clear * smoothstep(np.abs(sheet), 1.5, 5.0)
+    twig_depth = np.clip(2.0 + 4.0 * lattice.noise(rng, 22.0), -3, 9) * clear * smoothstep(np.abs(sheet), 1.5, 5.0)
     thickness = np.float32(traits.cortex_mm) + np.float32(0.22) * lattice.noise(rng, 20.0)
     return Folding(
         lattice=lattice,
@@ -168,7 +169,7 @@ def fold(person: Person) -> Folding:
         twig_excess=(inside - twig_depth).astype(np.float32),
         fissures=fissures.astype(np.float32),
         thickness=thickness.astype(np.float32),
-        opening=0.35 + 0.75 * traits.atrophy,
+        opening=0.42 + 0.55 * traits.atrophy,
     )
 
 
@@ -189,6 +190,6 @@ def pial_depth(folding: Folding, window: Window) -> tuple[np.ndarray, np.ndarray
         normal += below
         np.sqrt(normal, out=normal)
         normal -= np.float32(width)
-        normal -= mouth * np.float32(0.8 + 1.2 * width)
+        normal -= mouth * np.float32(0.5 + 1.2 * width)
         np.minimum(pial, normal, out=pial)
     return pial, window.sample(lattice, folding.thickness)

@@ -27,7 +27,8 @@ def cavity(points: Points, room: float) -> np.ndarray:
     x, y, z = points
     cerebrum = hull(points)
     basal = ellipsoid(points, (0, 20, -20), (22, 17, 11))
-    brain = smooth_min(smooth_min(cerebrum, posterior_hull(points), 9.0), basal, 8.0)
+    wedge = ellipsoid(points, (0, -34, -24), (52, 33, 15))  # the tent between cerebrum and cerebellum
+    brain = smooth_min(smooth_min(cerebrum, posterior_hull(points), 9.0), np.minimum(basal, wedge), 8.0)
     # more fluid over the top than at the base
     brain = brain - np.float32(room) * (np.float32(0.65) + np.float32(0.6) * smoothstep(z, -20, 45))
     return smooth_min(brain, canal(points), 5.0)
@@ -47,9 +48,10 @@ def outline(points: Points, skull: np.ndarray, face: float) -> np.ndarray:
     block = smooth_min(block, ellipsoid(points, (0, 97, -86), (24 * f, 11, 13)), 8)  # lips
     crease = ellipsoid(points, (0, 113, -87), (20, 7, 1.2))
     block = smooth_max(block, -crease, 2)
-    nose = tube(points, ((0, 93, -20, 7), (0, 107, -42, 8), (0, 113, -54, 8.5)))
-    nose = smooth_min(nose, ellipsoid(a, (11, 104, -57), (7.5, 10, 7.5)), 5)
-    block = smooth_min(block, nose, 5)
+    block = smooth_min(block, ellipsoid(a, (20, 84, -62), (18, 15, 20)), 12)  # maxilla
+    nose = tube(points, ((0, 92, -18, 8), (0, 104, -40, 9), (0, 110, -54, 10)))
+    nose = smooth_min(nose, ellipsoid(a, (11, 102, -57), (9, 11, 8)), 6)
+    block = smooth_min(block, nose, 12)
     sockets = ellipsoid(a, (33, 106, -27), (17, 13.5, 12))
     block = smooth_max(block, -sockets, 8)
     lids = ellipsoid(a, (32, 82.5, -26), (16, 14.0, 14))
@@ -58,10 +60,10 @@ def outline(points: Points, skull: np.ndarray, face: float) -> np.ndarray:
     block = smooth_min(block, jaw, 14)
     throat = ellipsoid((x, y - np.float32(0.12) * (z + 130), np.zeros_like(z)), (0, 3, 0), (58, 54, 1e4))
     neck = smooth_max(throat, z + 58, 16)
-    ears = ellipsoid(a, (80.5, -2, -36), (4.0, 15, 28), yaw=14, pitch=-10)
-    ears = smooth_max(ears, -ellipsoid(a, (85.5, 2, -36), (4.0, 9, 18), yaw=14), 2)
+    ears = ellipsoid(a, (76.0, -2, -36), (6.5, 15, 28), yaw=8, pitch=-10)
+    ears = smooth_max(ears, -ellipsoid(a, (83.5, 2, -36), (4.0, 9, 18), yaw=8), 2)
     body = smooth_min(smooth_min(skull, block, 16), neck, 22)
-    return smooth_min(body, ears, 4)
+    return smooth_min(body, ears, 7)
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def make_layers(person: Person) -> Layers:
     points = person.canonical(lattice)
     x, y, z = points
     ax = np.abs(x)
-    inner = cavity(points, 2.2 + 1.7 * traits.atrophy)
+    inner = cavity(points, 1.7 + 1.7 * traits.atrophy)
     slow = lattice.noise(rng, 70.0)
     skull = np.float32(traits.skull_mm) * (1 + np.float32(0.10) * slow)
     squama = smoothstep(ax, 42, 58) * smoothstep(-z, -18, 8) * smoothstep(y, -30, 0)
@@ -98,7 +100,7 @@ def make_layers(person: Person) -> Layers:
     scalp = np.float32(traits.skin_mm + 1.4) + fat + np.float32(9.0) * temple
     skin = outline(points, inner - skull - scalp, traits.face)
     low = smoothstep(-z, 18, 70)
-    fat = fat * (1 + low * np.float32(0.7)) + np.float32(3.5) * low * smoothstep(y, 20, 60) * smoothstep(ax, 18, 34)
+    fat = fat * (1 + low * np.float32(0.7)) + np.float32(2.0) * low * smoothstep(y, 20, 60) * smoothstep(ax, 18, 34)
     return Layers(lattice, skin, inner, skull, fat, lattice.noise(rng, 13.0))
 
 
@@ -132,7 +134,7 @@ def paint_layers(canvas: Canvas, layers: Layers, person: Person) -> None:
     place = inner / thickness
     edge = np.float32(0.5 * (1 - traits.diploe))
     marrow = bone & (place > edge * 0.85) & (place < 1 - edge * 1.15) & (thickness > 3.6) & (grain > -1.6)
-    marrow &= (z > -34) | (grain > 0.1)
+    marrow &= (z > -34) | (grain > 0.6)
     canvas.fill(window, marrow, 516)
     canvas.fill(window, inner <= 0, 24)
     canvas.fill(window, (inner <= 0) & (inner > -0.8), 543)

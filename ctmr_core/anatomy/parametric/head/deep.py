@@ -14,45 +14,45 @@ from ctmr_core.anatomy.parametric.head.primitives import Points, ellipsoid, smoo
 CEREBRAL = (0, 2, 3, 24, 41, 42)
 
 
-def callosum(points: Points) -> np.ndarray:
+def callosum(points: Points, size: float) -> np.ndarray:
     """Corpus callosum: genu, body and splenium at the midline, spreading up and outwards into the hemispheres."""
     x, y, z = points
-    lifted = z - np.float32(0.010) * np.minimum(x * x, 500)
+    lifted = z - np.float32(0.010) * np.minimum(x * x, 500) - np.float32(5.0 * (size - 1.1))
     arch = tube(
         (np.zeros_like(x), y, lifted),
         ((0, 43, -11, 1.8), (0, 50.5, -6, 3.6), (0, 50, 3, 4.8), (0, 42, 11, 3.2), (0, 27, 15.5, 2.9), (0, 10, 16, 2.8),
          (0, -3, 11.5, 3.6), (0, -9, 5, 5.0)),
     )
-    return np.maximum(arch, np.abs(x) - 20)
+    return arch + np.float32(0.14) * np.maximum(np.abs(x) - 9, 0)
 
 
 def lateral_ventricle(points: Points, size: float) -> np.ndarray:
     """Frontal horn, body, trigone and occipital horn; ``size`` multiplies the radii."""
     x, y, z = points
     push = 2.5 * (size - 1)
-    nodes = ((7.5, 47, -4, 2.2), (8.5, 41, 2, 4.0), (8.5, 29, 8.5, 4.3), (10.5, 14, 12.0, 4.0), (15, 0, 11.5, 4.2), (22.5, -11, 5, 5.6))
+    nodes = ((7.5, 47, -4, 2.8), (8.5, 41, 2, 5.6), (8.5, 29, 8.0, 6.0), (10.5, 14, 11.5, 5.8), (15, 0, 11.0, 6.0), (22.5, -11, 4, 7.8))
     body = tube((x - np.float32(push), y, z), [(a, b, c, r * size) for a, b, c, r in nodes], (0.85, 1, 1.15))
-    horn = ((22.5, -11, 5, 4.6), (23.5, -25, 0, 3.0 * size**0.5), (22, -24 - 14 * size**0.6, -3, 0.9))
+    horn = ((22.5, -11, 5, 6.5), (23.5, -25, 0, 4.4 * size**0.5), (22, -26 - 14 * size**0.6, -3, 1.2))
     both = smooth_min(body, tube(points, [(a, b, c, r * size) for a, b, c, r in horn]), 2.0)
     return smooth_max(both, np.float32(0.9) - x, 2.0)  # the septum pellucidum keeps the sides apart
 
 
 def temporal_horn(points: Points, size: float) -> np.ndarray:
     """The inferior horn, lateral to the hippocampus."""
-    nodes = ((25, -10, 0, 3.4), (31, -6, -9, 2.5), (34, 4, -18, 1.7), (33.5, 13, -23, 1.5), (31, 19, -24, 1.6))
+    nodes = ((25, -10, 0, 4.4), (31, -6, -9, 3.2), (34, 4, -18, 2.1), (33.5, 13, -23, 1.9), (31, 19, -24, 2.0))
     return tube(points, [(a, b, c, r * size) for a, b, c, r in nodes], (1, 1, 1.1))
 
 
 def choroid_plexus(points: Points, size: float) -> np.ndarray:
     """The plexus on the floor of the body and in the trigone."""
-    nodes = ((8.5, 18, 7.5, 1.0), (13, 4, 8, 1.3), (20, -9, 3, 2.7), (24, -12, -1, 2.2), (29, -6, -9, 1.3))
+    nodes = ((8.5, 18, 7.0, 1.2), (13, 4, 8, 1.7), (20, -9, 2, 3.8), (24, -12, -2, 3.2), (29, -6, -9, 1.6))
     return tube(points, [(a, b, c, r * size**0.5) for a, b, c, r in nodes])
 
 
 def caudate(points: Points, size: float) -> np.ndarray:
     """Head and body along the lateral wall of the ventricle, tail around the trigone."""
     push = 4.0 * (size - 1)
-    nodes = ((11, 42, -2, 3.9), (13.5, 36, 3, 5.3), (14.5, 28, 9, 4.6), (17, 17, 14, 3.5), (20, 5, 16, 2.7), (26, -7, 13, 2.0), (30, -13, 4, 1.5))
+    nodes = ((11.5, 43, -2, 4.6), (14, 36, 2.5, 6.4), (15.5, 28, 8, 5.5), (18, 17, 13.5, 4.2), (21, 5, 15, 3.2), (27, -7, 12, 2.3), (31, -13, 4, 1.7))
     return tube(points, [(a + push, b, c, r) for a, b, c, r in nodes], (0.92, 1, 1.12))
 
 
@@ -60,19 +60,19 @@ def putamen(points: Points) -> np.ndarray:
     """A lens, convex outwards."""
     x, y, z = points
     bend = np.float32(0.012) * (y - 22) ** 2 + np.float32(0.010) * (z + 3) ** 2
-    return ellipsoid((x + bend, y, z), (27.4, 22.5, -3), (5.7, 17.5, 11.8), yaw=-12)
+    return ellipsoid((x + bend, y, z), (27.6, 22.5, -3), (6.1, 18.0, 12.0), yaw=-12)
 
 
 def pallidum(points: Points) -> np.ndarray:
     """The wedge medial to the putamen."""
     x, y, z = points
-    return ellipsoid((x + np.float32(0.012) * (y - 19) ** 2, y, z), (20.6, 19.5, -5), (4.2, 9.8, 7.6), yaw=-22)
+    return ellipsoid((x + np.float32(0.012) * (y - 19) ** 2, y, z), (20.4, 19.5, -5), (4.4, 10.3, 7.9), yaw=-22)
 
 
 def thalamus(points: Points) -> np.ndarray:
     """An egg beside the third ventricle, its back turned outwards."""
     x, y, z = points
-    egg = ellipsoid(points, (12.2, 5.5, -0.8), (9.3, 16.0, 11.2), yaw=-24)
+    egg = ellipsoid(points, (12.4, 5.5, -0.8), (9.8, 17.0, 11.8), yaw=-24)
     return smooth_max(egg, np.float32(2.4) - x, 2.0)
 
 
@@ -83,7 +83,7 @@ def accumbens(points: Points) -> np.ndarray:
 
 def hippocampus(points: Points) -> np.ndarray:
     """Head, body and tail curving up behind the thalamus."""
-    nodes = ((22, 20, -22, 4.6), (25.5, 14, -22.5, 5.0), (27, 5, -20.5, 4.2), (27, -4, -15.5, 3.7), (23.5, -11, -9, 3.3), (18, -14, -3, 1.8))
+    nodes = ((22, 20, -22, 5.4), (25.5, 14, -22.5, 5.9), (27, 5, -20.5, 5.0), (27, -4, -15.5, 4.4), (23.5, -11, -9, 3.8), (18, -14, -3, 2.2))
     return tube(points, nodes, (1.12, 1, 0.92))
 
 
@@ -95,7 +95,7 @@ def amygdala(points: Points) -> np.ndarray:
 def ventral_diencephalon(points: Points) -> np.ndarray:
     """Hypothalamus, subthalamus and the cerebral peduncle."""
     x = points[0]
-    near = tube(points, ((5.5, 19, -13, 5.0), (9, 11, -13.5, 6.8), (14, 6, -14, 5.6), (19, 1, -13, 3.0)))
+    near = tube(points, ((5.5, 21, -13, 6.3), (9.5, 11, -14.5, 8.2), (15, 6, -15, 6.6), (20, 1, -14, 3.6)))
     return smooth_max(near, np.float32(2.0) - x, 1.5)
 
 
@@ -121,7 +121,7 @@ def paint_deep(canvas: Canvas, person: Person) -> None:
     size = person.traits.ventricles
     box = ((-22.0, -18.0, -16.0), (22.0, 58.0, 30.0))
     for label, side in ((2, -1), (41, 1)):
-        canvas.paint(label, *box, lambda p, s=side: (callosum(p) < 0) & (s * p[0] >= 0), over=CEREBRAL)  # type: ignore[misc]
+        canvas.paint(label, *box, lambda p, s=side: (callosum(p, size) < 0) & (s * p[0] >= 0), over=CEREBRAL)  # type: ignore[misc]
     rng = person.streams("head/ventricles")
     sizes = size * np.exp(rng.normal(0, 0.035, 2))
     for (ventricle, inferior, plexus), side, width in (((4, 5, 31), -1, sizes[0]), ((43, 44, 63), 1, sizes[1])):
@@ -150,6 +150,6 @@ def paint_deep(canvas: Canvas, person: Person) -> None:
         14,
         (-7, -3, -20),
         (7, 32, 6),
-        lambda p: np.maximum(ellipsoid(p, (0, 14, -7), (30, 13.5, 9.5), pitch=-10), np.abs(p[0]) - np.float32(0.85 * third)),
+        lambda p: np.maximum(ellipsoid(p, (0, 14, -7), (30, 13.5, 9.5), pitch=-10), np.abs(p[0]) - np.float32(1.0 * third)),
         over=(2, 41, 10, 49, 28, 60, 24, 3, 42),
     )

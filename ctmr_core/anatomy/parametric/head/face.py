@@ -143,7 +143,7 @@ def _paint_mastoid(canvas: Canvas, lattice: Lattice, grain: np.ndarray) -> None:
     cells = ellipsoid((np.abs(x), y, z), (59, -13, -54), (8, 9, 13)) < 0
     cells &= np.abs(window.sample(lattice, grain)) > 0.35
     canvas.fill(window, cells & canvas.covers(window, (515, 516)), 501)
-    ear = tube((np.abs(x), y, z), ((52, 4, -44, 3.0), (80, 2, -42, 3.2))) < 0
+    ear = tube((np.abs(x), y, z), ((50, 4, -44, 2.4), (73, 3, -42, 3.0))) < 0
     canvas.fill(window, ear & canvas.covers(window, (*HARD, 511)), 501)
 
 

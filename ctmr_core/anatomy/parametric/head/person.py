@@ -48,13 +48,13 @@ def draw_traits(rng: np.random.Generator) -> Traits:
     return Traits(
         female=female,
         scale=(size * (1 + breadth), size * (1 - breadth - height / 2), size * (1 + height)),
-        angles_deg=(float(rng.normal(0, 5.0)), float(rng.normal(0, 2.0)), float(rng.normal(0, 2.0))),
-        ventricles=float(np.clip(np.exp(rng.normal(0.55 * (age - 0.4), 0.16)), 0.62, 1.55)),
+        angles_deg=(float(rng.normal(0, 5.0)), float(rng.normal(0, 1.8)), float(rng.normal(0, 1.5))),
+        ventricles=float(np.clip(np.exp(rng.normal(0.18 + 0.65 * (age - 0.4), 0.17)), 0.75, 1.75)),
         atrophy=float(np.clip(age + rng.normal(0, 0.12), 0, 1)),
-        cortex_mm=float(np.clip(rng.normal(2.75 - 0.25 * age, 0.10), 2.3, 3.1)),
-        gyrus_mm=float(np.clip(rng.normal(26.0, 1.2), 23.0, 29.0)),
+        cortex_mm=float(np.clip(rng.normal(2.45 - 0.2 * age, 0.08), 2.05, 2.75)),
+        gyrus_mm=float(np.clip(rng.normal(24.5, 1.0), 22.0, 27.0)),
         skull_mm=float(np.clip(rng.normal(7.0 if female else 6.6, 0.8), 5.0, 9.5)),
-        diploe=float(np.clip(rng.normal(0.42, 0.08), 0.25, 0.6)),
+        diploe=float(np.clip(rng.normal(0.30, 0.06), 0.18, 0.45)),
         fat_mm=float(np.clip(np.exp(rng.normal(np.log(3.6), 0.25)), 2.2, 7.0)),
         skin_mm=float(np.clip(rng.normal(2.3, 0.2), 1.9, 2.9)),
         face=float(np.clip(rng.normal(0.96 if female else 1.02, 0.03), 0.9, 1.1)),
@@ -79,8 +79,8 @@ class Person:
     def _warp(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rng = self.streams("head/warp")
         fields = [
-            np.clip(1.6 * self._warp_lattice.noise(rng, 110.0) + 0.55 * self._warp_lattice.noise(rng, 48.0), -7, 7)
-            for _ in range(3)
+            np.clip(reach * self._warp_lattice.noise(rng, 110.0) + 0.55 * self._warp_lattice.noise(rng, 48.0), -7, 7)
+            for reach in (1.1, 1.6, 1.6)  # little across the midline: the sides of a brain differ by a few per cent
         ]
         return (fields[0], fields[1], fields[2])
 

@@ -16,11 +16,11 @@ STEM_BOX = ((-22.0, -22.0, -86.0), (22.0, 24.0, -6.0))
 def brain_stem(points: Points) -> np.ndarray:
     """Midbrain, the belly of the pons and the medulla."""
     x, y, z = points
-    midbrain = ellipsoid(points, (0, 2.5, -17), (14.5, 10.5, 12.5), pitch=-8)
+    midbrain = ellipsoid(points, (0, 2.5, -17), (15.5, 11.2, 12.5), pitch=-8)
     # the interpeduncular fossa notches the front of the midbrain
     notch = tube(points, ((0, 14.5, -6, 3.2), (0, 14.5, -22, 3.2)))
-    pons = ellipsoid(points, (0, 6.0, -36.5), (15.5, 11.0, 13.5), pitch=-6)
-    medulla = tube(points, ((0, 0, -46, 7.6), (0, -5, -58, 6.6), (0, -8, -70, 5.6)), (1.15, 0.95, 1))
+    pons = ellipsoid(points, (0, 6.0, -36.5), (17.0, 12.2, 14.5), pitch=-6)
+    medulla = tube(points, ((0, 0, -46, 8.2), (0, -5, -58, 7.2), (0, -8, -70, 6.0)), (1.15, 0.95, 1))
     return smooth_min(smooth_min(smooth_max(midbrain, -notch, 2), pons, 4), medulla, 4)
 
 
@@ -32,7 +32,7 @@ def spinal_cord(points: Points) -> np.ndarray:
 def fourth_ventricle(points: Points) -> np.ndarray:
     """The tent behind pons and medulla, with the aqueduct above it."""
     x, y, z = points
-    room = ellipsoid(points, (0, -9.2, -39), (7.8, 4.6, 13.5), pitch=8)
+    room = ellipsoid(points, (0, -9.2, -39), (7.2, 4.1, 12.5), pitch=8)
     apex = ellipsoid(points, (0, -13.5, -37), (4.5, 5.5, 4.5))
     aqueduct = tube(points, ((0, -1, -10, 0.9), (0, -4.5, -19, 0.9), (0, -7.5, -29, 1.6)))
     return np.minimum(smooth_min(room, apex, 3.0), aqueduct)
@@ -42,8 +42,8 @@ def cerebellum(points: Points) -> np.ndarray:
     """Hull of both cerebellar hemispheres and the vermis."""
     x, y, z = points
     ax = np.abs(x)
-    lobe = ellipsoid((ax, y, z), (21.5, -27, -44.5), (28.0, 25.0, 21.5), yaw=14, pitch=8)
-    vermis = ellipsoid(points, (0, -28, -41), (13, 22, 21), pitch=10)
+    lobe = ellipsoid((ax, y, z), (22.0, -27.0, -43.5), (30.0, 27.0, 24.0), yaw=14, pitch=8)
+    vermis = ellipsoid(points, (0, -26, -38.5), (14, 25, 25), pitch=10)
     notch = tube(points, ((0, -56, -34, 3.0), (0, -50, -64, 5.0)))  # the posterior cerebellar notch
     both = smooth_max(smooth_min(lobe, vermis, 6.0), -notch, 5.0)
     return smooth_max(both, z - (tentorium(x, y) - np.float32(1.6)), 4.0)
@@ -52,7 +52,7 @@ def cerebellum(points: Points) -> np.ndarray:
 def _white_core(points: Points) -> np.ndarray:
     x, y, z = points
     ax = np.abs(x)
-    body = ellipsoid((ax, y, z), (18, -20.5, -43), (16.5, 9.0, 5.6), yaw=20)
+    body = ellipsoid((ax, y, z), (18, -20.5, -43), (15.5, 8.0, 5.0), yaw=20)
     bridge = ellipsoid(points, (0, -20, -42), (11, 4.0, 4.0))
     peduncle = tube((ax, y, z), ((11.5, 4, -38, 6.4), (17, -6, -41, 5.6), (19, -15, -43, 5.0)))
     return smooth_min(smooth_min(body, peduncle, 4.0), bridge, 3.0)
@@ -82,8 +82,8 @@ def _folia(canvas: Canvas, person: Person) -> None:
         return np.abs(phase - np.round(phase)) * radius * np.float32(1 / per_radian)
 
     white = _white_core(points)
-    trunk = apart(lobule + np.float32(0.5), 1.9) - np.float32(1.15)
-    twig = apart(leaf + np.float32(0.5), 5.6) - np.float32(0.5)
+    trunk = apart(lobule + np.float32(0.5), 1.9) - np.float32(0.9)
+    twig = apart(leaf + np.float32(0.5), 5.6) - np.float32(0.38)
     branches = np.minimum(np.maximum(trunk, np.float32(3.4) - depth), np.maximum(np.maximum(twig, np.float32(2.3) - depth), depth - 9))
     branches = np.maximum(branches, np.float32(11.0) - radius)
     matter = np.minimum(white, branches)

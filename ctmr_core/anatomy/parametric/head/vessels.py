@@ -39,9 +39,9 @@ def paint_partitions(canvas: Canvas, person: Person, layers: Layers) -> None:
         edge = (y < 2) & (ax * 1.0 + (y + 12) * 0.5 > 14) | (y < -16)
         canvas.fill(window, (level < 0.6) & edge & fluid & (deep > 0) & (y < 2), 543)
         above = (z > np.where(y > 0, 8.0, -26.0)) & ((y < 40) | (z > 8))
-        width = 2.2 + 3.2 * np.clip((70 - y) / 130, 0, 1)
+        width = 1.6 + 2.4 * np.clip((70 - y) / 130, 0, 1)
         sagittal = above & (deep > 0.4) & (deep + 1.5 * ax < 1.6 + 1.7 * width) & free
-        transverse = (y < -6) & (deep > 0.3) & (deep + 0.8 * level < 6.2) & (z < 0)
+        transverse = (y < -6) & (deep > 0.3) & (deep + 1.1 * level < 5.2) & (z < 0)
         canvas.fill(window, (sagittal | transverse) & canvas.covers(window, (*_FLUID, 3, 42)), 514)
         straight = tube(points, ((0, -15, 0, 1.8), (0, -40, -12, 2.0), (0, -68, -24, 2.4))) < 0
         canvas.fill(window, straight & fluid, 514)
