@@ -85,7 +85,7 @@ def _matching(query: TemplateQuery, rows: list[TemplateRow], where: str) -> list
     found = [row for row in rows if all(holds(row) for _, holds in wishes)]
     if found:
         return found
-    nearest = max(rows, key=lambda row: (sum(holds(row) for _, holds in wishes), row.id))
+    nearest = min(rows, key=lambda row: (sum(not holds(row) for _, holds in wishes), row.id))
     lacking = "; ".join(name for name, holds in wishes if not holds(nearest))
     raise RecipeError(
         "no template matches",

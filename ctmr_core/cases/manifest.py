@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -104,14 +105,16 @@ class Manifest:
             raise ManifestError("a manifest is written as Parquet", found=path.name, allowed="a name that ends in .parquet")
         table = self.table.combine_chunks()
         metadata = {META_SCHEMA: str(SCHEMA_VERSION).encode(), **(table.schema.metadata or {})}
-        table = table.replace_schema_metadata(dict(sorted(metadata.items())))
+        # The cast gives list items one name again: Parquet calls them "element", Arrow "item".
+        table = table.cast(SCHEMA).replace_schema_metadata(dict(sorted(metadata.items())))
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(table, partial, compression="zstd", row_group_size=_ROW_GROUP, write_statistics=True)
             os.replace(partial, path)  # noqa: PTH105 - replace() across an open reader must be the atomic system call
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink()
             raise ManifestError(f"the manifest cannot be written: {error.strerror or error}", where=str(path)) from error
 
     def summary(self) -> dict[str, Any]:

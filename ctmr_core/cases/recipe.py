@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from ctmr_core.anatomy.sequences import MODALITY_CODES
 from ctmr_core.cases.case import Split
-from ctmr_core.cases.distributions import Choice, Number, Real, Spacing, Strict, Weight, within
+from ctmr_core.cases.distributions import Choice, Number, Real, Spacing, Strict, Weight, apportion, within
 from ctmr_core.cases.problems import gather, near, problems_of
 from ctmr_core.cases.recipe_source import RecipeSource, read_source
 from ctmr_core.errors import RecipeError
@@ -172,6 +172,14 @@ class Group(Strict):
         return spacing
 
 
+def _scaled(group: Group, cases: int) -> Group:
+    lesions = group.lesions
+    if lesions is not None and lesions.exact:
+        exact = min(cases, max(1, round(lesions.exact * cases / group.cases)))
+        lesions = lesions.model_copy(update={"exact": exact})
+    return group.model_copy(update={"cases": cases, "lesions": lesions})
+
+
 def _all_train() -> dict[Split, float]:
     return {"train": 1.0}
 
@@ -221,6 +229,19 @@ class Recipe(Strict):
     def cases(self) -> int:
         """Cases in all groups together."""
         return sum(group.cases for group in self.groups)
+
+    def scaled_to(self, cases: int) -> Recipe:
+        """The same recipe for another number of cases, shared among the groups as before; groups left without any are dropped."""
+        if cases < 1:
+            raise RecipeError("a recipe makes at least one case", found=cases)
+        shares = apportion([group.cases for group in self.groups], cases).tolist()
+        groups = tuple(_scaled(group, n) for group, n in zip(self.groups, shares, strict=True) if n)
+        recipe = self.model_copy(update={"groups": groups})
+        if self._source is not None:
+            data = {**self._source.data, "groups": [g for g, n in zip(self._source.data["groups"], shares, strict=True) if n]}
+            lines = self._source.lines if len(groups) == len(self.groups) else {}
+            recipe._source = RecipeSource(self._source.name, f"{self._source.text}# scaled to {cases} cases\n", data, lines)
+        return recipe
 
     def where(self, *path: str | int) -> str:
         """File, line and field of ``path`` for an error message."""

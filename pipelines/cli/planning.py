@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 RECIPE_SUFFIXES = (".yaml", ".yml")
 
 LibraryOption = Annotated[
-    Path | None, typer.Option("--library", help="Template library to use instead of the one the recipe names.", show_default=False)
+    Path | None,
+    typer.Option("--library", help="Template library to use instead of the one the recipe names.", show_default=False),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
@@ -46,7 +47,9 @@ def plan(
 def validate(
     path: Annotated[Path, typer.Argument(help="Recipe (.yaml) or manifest (.parquet, .csv, .jsonl).", show_default=False)],
     library: LibraryOption = None,
-    skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Count bad rows of a manifest instead of failing.")] = False,
+    skip_invalid: Annotated[
+        bool, typer.Option("--skip-invalid", help="Count bad rows of a manifest instead of failing.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Check a recipe or a manifest without making anything.
