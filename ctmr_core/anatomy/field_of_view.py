@@ -34,7 +34,7 @@ def center_of(label_map: LabelMap, labels: tuple[int, ...] = ()) -> Triple:
     """
     voxels = label_map.voxels
     if labels:
-        wanted = np.zeros(max(int(voxels.max(initial=0)), max(labels)) + 1, bool)
+        wanted = np.zeros(max(int(voxels.max(initial=0)), *labels) + 1, bool)
         wanted[list(labels)] = True
         mask = wanted[voxels]
     else:

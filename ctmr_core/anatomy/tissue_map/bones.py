@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ctmr_core.anatomy.tissue_map.canvas import Canvas, distance_inside, distance_outside
+from ctmr_core.anatomy.tissue_map.canvas import Canvas, distance_inside, distance_outside, voxel_offsets
 from ctmr_core.anatomy.tissues import tissue_id
 
 BONE_LESION = 128
@@ -42,14 +42,13 @@ def paint(canvas: Canvas) -> None:
     present = canvas.present(np.flatnonzero(thickness).tolist())
     if not present or thickness[present].max() <= half:
         return
-    offsets = _offsets_within(canvas.spacing, float(reach))
+    offsets = voxel_offsets(canvas.spacing, float(reach))
     if len(offsets) > 64:
         _paint_by_distance(canvas, thickness, present)
         return
     pad = [int(abs(offsets[:, axis]).max()) for axis in range(3)]
     same = np.arange(256, dtype=np.uint8)
     same[127] = 97  # the first sacral segment and the sacrum are one bone
-    same[55] = 55
     voxels = np.pad(same[canvas.voxels], [(n, n) for n in pad], mode="edge")
     strides = np.array([voxels.shape[1] * voxels.shape[2], voxels.shape[2], 1])
     bone = canvas.members(present)[canvas.voxels]
@@ -64,14 +63,6 @@ def paint(canvas: Canvas) -> None:
         distance = float(np.linalg.norm(offset * canvas.spacing))
         shell |= (neighbour != label) & (neighbour != BONE_LESION) & (deepest > distance)
     canvas.tissues[tuple(place[shell] for place in places)] = tissue_id("cortical_bone")
-
-
-def _offsets_within(spacing: np.ndarray, reach_mm: float) -> np.ndarray:
-    """Voxel offsets [n, 3] closer than ``reach_mm``, without (0, 0, 0)."""
-    axes = [np.arange(-int(reach_mm / mm), int(reach_mm / mm) + 1) for mm in spacing]
-    offsets = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-    distance = np.linalg.norm(offsets * spacing, axis=1)
-    return offsets[(distance > 0) & (distance < reach_mm)]
 
 
 def _paint_by_distance(canvas: Canvas, thickness: np.ndarray, present: list[int]) -> None:

@@ -143,6 +143,14 @@ def distance_outside(mask: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     return distance_inside(~mask, spacing)
 
 
+def voxel_offsets(spacing: np.ndarray, reach_mm: float) -> np.ndarray:
+    """Voxel offsets [n, 3] closer than ``reach_mm``, without (0, 0, 0)."""
+    axes = [np.arange(-int(reach_mm / mm), int(reach_mm / mm) + 1) for mm in spacing]
+    offsets = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    distance = np.linalg.norm(offsets * spacing, axis=1)
+    return offsets[(distance > 0) & (distance < reach_mm)]
+
+
 def interpolation_matrix(positions: np.ndarray, nodes: int, order: int) -> np.ndarray:
     """Weights [len(positions), nodes] float32 of linear (1) or quadratic-smooth cubic (3) B-splines, ends repeated."""
     distance = np.abs(np.clip(positions, 0, nodes - 1)[:, None] - np.arange(-1, nodes + 1)[None])

@@ -10,14 +10,14 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from ctmr_core.anatomy.tissue_map.canvas import Canvas, CoarseGrid, distance_inside, distance_outside, expand, smooth_noise
+from ctmr_core.anatomy.tissue_map.canvas import Canvas, CoarseGrid, distance_inside, distance_outside, expand, smooth_noise, voxel_offsets
 from ctmr_core.anatomy.tissues import tissue_id
 
 BODY = 200
 SKIN_MM = 2.0  # epidermis and dermis of the trunk, 1-3 mm (ICRP 89, 2002)
 _SKIN_SPACING_LIMIT_MM = 2.5  # on coarser grids one voxel of skin would be far too thick
-_COARSE_MM = 4.0
-_MARGIN_MM = 48.0
+_COARSE_MM = 5.0
+_MARGIN_MM = 45.0
 _SLAB = 1 << 22
 
 LUNGS = (28, 29, 30, 31, 32, 23)
@@ -27,15 +27,16 @@ _UPPER_ABDOMEN = (1, 3, 12, 10, 26)
 _RIBS = (*range(63, 87), 114, 122)
 _SPINE = (*range(33, 57), 127, 97)
 _PELVIS = (95, 96)
+_SACRUM = (97, 127)
 _MUSCLES = tuple(range(98, 108))
 
 #: mm of muscle around bones, per group: (labels, thickness). Rounded from the muscle layers of the ICRP 110 reference
 #: phantoms: intercostals and thin trunk muscles over the ribs, shoulder girdle, thigh, neck.
 _MUSCLE_AROUND: tuple[tuple[tuple[int, ...], float], ...] = (
     (_RIBS, 5.0),
-    (tuple(range(33, 49)), 9.0),
+    (tuple(range(33, 49)), 7.0),
     (tuple(range(49, 57)), 32.0),
-    ((127, 97), 5.0),
+    (_SACRUM, 5.0),
     (_PELVIS, 9.0),
     ((89, 90), 17.0),
     ((91, 92), 10.0),
@@ -77,7 +78,7 @@ def paint(canvas: Canvas) -> None:
         kind = contents[np.ix_(coarse.nearest(0, part), coarse.nearest(1), coarse.nearest(2))][inside]
         painted = np.where(in_wall > 0, np.uint8(muscle), np.uint8(fat))
         # sheets of fat between muscles: the zero surface of smooth noise, wide where the slower noise is high
-        sheet = np.abs(fine(streaks)) < np.maximum(fine(patches), 0) * np.float32(0.16)
+        sheet = np.abs(fine(streaks)) < np.maximum(fine(patches), 0) * np.float32(0.2)
         painted[sheet & (in_wall > 4)] = between
         painted = np.where(in_cavity, tissues[kind], painted)
         canvas.tissues[part][inside] = painted
@@ -96,13 +97,21 @@ def _cavity_and_wall(coarse: CoarseGrid) -> tuple[np.ndarray, np.ndarray]:
     depth = distance_inside(body, spacing)
     sigma = 4.0 / spacing
     chest, abdomen = coarse.mask(_CHEST), coarse.mask(_ABDOMEN)
-    cavity = np.full(body.shape, -1e3, np.float32)
-    if chest.any() or abdomen.any():
-        cavity = np.maximum(_closing(chest | abdomen, 26.0, spacing), -60) + 1.0
+    spine = coarse.mask(_SPINE)
+    cavity = np.full(body.shape, -60, np.float32)
     wall = np.full(body.shape, -60, np.float32)
+    if chest.any() or abdomen.any():
+        cavity = np.maximum(cavity, _closing(chest | abdomen, 22.0, spacing) + 1.0)
     if abdomen.any():
-        ring = np.maximum(_closing(abdomen | coarse.mask(_SPINE), 40.0, spacing), -60)
-        wall = np.maximum(wall, ring + _abdominal_wall_mm(coarse, body))
+        angle, midline = _around_each_slice(coarse, body)
+        # fat between peritoneum and wall: little in front, more at the flanks and behind the kidneys
+        fat = 1.5 + 5.0 * np.clip(angle - 0.6, 0, 1)
+        hull = _closing(abdomen | coarse.mask(_SACRUM), 42.0, spacing)
+        cavity = np.maximum(cavity, np.minimum(hull + fat, distance_outside(coarse.mask(_PELVIS), spacing) - 7.0))
+        ring = np.maximum(_closing(abdomen | spine, 42.0, spacing), -60)
+        wall = np.maximum(wall, ring + fat + _abdominal_wall_mm(angle, midline))
+    if spine.any():
+        cavity = np.minimum(cavity, distance_outside(spine, spacing) - 2.5)
     trunk = coarse.mask((*_RIBS, *LUNGS, *_SPINE))
     if trunk.any():
         wall = np.maximum(wall, np.maximum(_closing(trunk, 30.0, spacing), -60) + 2.0)
@@ -115,22 +124,23 @@ def _cavity_and_wall(coarse: CoarseGrid) -> tuple[np.ndarray, np.ndarray]:
     return ndimage.gaussian_filter(cavity, sigma * 0.5), np.minimum(wall, depth - np.float32(SKIN_MM + 3.0))
 
 
-def _abdominal_wall_mm(coarse: CoarseGrid, body: np.ndarray) -> np.ndarray:
-    """Thickness of the abdominal wall [x, y, z or 1] float32 mm around each slice's centre.
+def _around_each_slice(coarse: CoarseGrid, body: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Angle around the middle of each slice (0 in front, pi/2 at the flanks, pi behind) and 0..1 near the midline in front."""
+    x = np.arange(body.shape[0])[:, None] * coarse.spacing[0]
+    y = np.arange(body.shape[1])[:, None] * coarse.spacing[1]
+    count = np.maximum(body.sum(axis=(0, 1)), 1)
+    x = (x - (body.sum(axis=1) * x).sum(axis=0) / count)[:, None, :].astype(np.float32)
+    y = (y - (body.sum(axis=0) * y).sum(axis=0) / count)[None, :, :].astype(np.float32)
+    return np.arctan2(np.abs(x), y), np.exp(-((x / 6) ** 2)) * (y > 0)
+
+
+def _abdominal_wall_mm(angle: np.ndarray, midline: np.ndarray) -> np.ndarray:
+    """Thickness of the abdominal wall, float32 mm.
 
     About 10 mm of rectus in front, thin in the midline (linea alba), up to 17 mm of obliques at the flanks (Rankin et
     al., Muscle Nerve 2006, ultrasound of 123 people), more behind where quadratus lumborum joins.
     """
-    x = np.arange(body.shape[0])[:, None] * coarse.spacing[0]
-    y = np.arange(body.shape[1])[:, None] * coarse.spacing[1]
-    count = np.maximum(body.sum(axis=(0, 1)), 1)
-    x = x - ((body.sum(axis=1) * x).sum(axis=0) / count)
-    y = y - ((body.sum(axis=0) * y).sum(axis=0) / count)
-    x, y = x[:, None, :], y[None, :, :]
-    angle = np.arctan2(np.abs(x), y)  # 0 in front, pi/2 at the flanks, pi behind
-    thickness = 9.0 + 6.0 * np.exp(-(((angle - 1.5) / 0.5) ** 2)) + 4.0 * np.clip(angle - 2.0, 0, 1)
-    midline = np.exp(-((x / 6.0) ** 2)) * (y > 0)
-    return (thickness - 6.0 * midline).astype(np.float32)
+    return 9 + 6 * np.exp(-(((angle - 1.5) / 0.5) ** 2)) + 4 * np.clip(angle - 2, 0, 1) - 6 * midline
 
 
 def _cavity_contents(coarse: CoarseGrid) -> np.ndarray:
@@ -158,10 +168,8 @@ def _paint_skin(canvas: Canvas) -> None:
     limit = SKIN_MM + canvas.spacing.min() / 2
     if np.sort(canvas.spacing)[1] > _SKIN_SPACING_LIMIT_MM:
         return
-    outside = canvas.voxels == 0
-    near = outside.copy()
     reach = [int(limit / mm) for mm in canvas.spacing]
-    # dilate by an ellipsoid of voxels, one plane offset at a time, starting from surface voxels only
+    outside = np.pad(canvas.voxels == 0, [(n, n) for n in reach])
     surface = np.zeros_like(outside)
     for axis in range(3):
         low, high = [slice(None)] * 3, [slice(None)] * 3
@@ -169,14 +177,10 @@ def _paint_skin(canvas: Canvas) -> None:
         change = outside[tuple(low)] != outside[tuple(high)]
         surface[tuple(low)] |= change & outside[tuple(low)]
         surface[tuple(high)] |= change & outside[tuple(high)]
-    places = np.stack(np.nonzero(surface), axis=1)
-    size = np.asarray(canvas.size)
-    for dx in range(-reach[0], reach[0] + 1):
-        for dy in range(-reach[1], reach[1] + 1):
-            for dz in range(-reach[2], reach[2] + 1):
-                if 0 < np.linalg.norm(np.array([dx, dy, dz]) * canvas.spacing) < limit:
-                    moved = places + (dx, dy, dz)
-                    moved = moved[((moved >= 0) & (moved < size)).all(axis=1)]
-                    near[tuple(moved.T)] = True
-    near &= canvas.voxels == BODY
-    canvas.tissues[near] = tissue_id("skin")
+    places = np.flatnonzero(surface)
+    near = np.zeros(outside.size, bool)
+    strides = np.array([outside.shape[1] * outside.shape[2], outside.shape[2], 1])
+    for offset in voxel_offsets(canvas.spacing, limit):
+        near[np.clip(places + int(offset @ strides), 0, near.size - 1)] = True
+    inner = tuple(slice(n, n + size) for n, size in zip(reach, canvas.size, strict=True))
+    canvas.tissues[near.reshape(outside.shape)[inner] & (canvas.voxels == BODY)] = tissue_id("skin")
