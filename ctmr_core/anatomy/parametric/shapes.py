@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.interpolate import Akima1DInterpolator
@@ -74,6 +75,7 @@ class Profile:
     knots: tuple[float, ...]
     values: tuple[float, ...]
 
+    @lru_cache(maxsize=64)  # noqa: B019 - a profile is a module constant or lives as long as its person
     def table(self, step: float = 2.0) -> tuple[float, np.ndarray]:
         """First coordinate and equally spaced values (float32), Akima-interpolated between the knots."""
         fine = np.arange(self.knots[0], self.knots[-1] + step, step)

@@ -46,20 +46,18 @@ class Abdomen:
         def shape(p: Lattice) -> np.ndarray:
             x, y, z = p.xyz
             cap = smooth_max(p["cavity"] + 4.0, p["diaphragm"] + 4.0, 6.0)
-            under = 62 - self._drop + 0.0 * x
-            under = under - 0.42 * np.clip(x - 50, 0, 90) + 0.50 * np.clip(40 - x, 0, 200)
-            under = under - 0.20 * (y + 10) * (x > -1e3) - 0.0035 * np.square(np.clip(x - 20, 0, 100)) * 0.4
-            floor = (under - z) * np.float32(0.78)
-            hilum = ellipsoid(x, y, z, (22, -2, 92), (30, 26, 26))
-            behind = (-28 - 0.55 * np.clip(x - 36, -80, 0) * -1 - y) * 0.9 - np.clip(x - 10, 0, 200) * 0.9
-            tip = (-(x + 62 + self._left_lobe) - 0.35 * (z - 140)) * np.float32(0.8)
-            body = smooth_max(smooth_max(cap, floor, 10.0), smooth_max(behind, tip, 14.0), 10.0)
-            return smooth_max(body, -hilum, 12.0) + 1.2 * p["noise"]
+            under = 60 - self._drop - 0.42 * np.clip(x - 50, 0, 90) + 0.50 * np.clip(40 - x, 0, 200)
+            under = under + 0.85 * np.clip(-12 - y, 0, 90) - 0.12 * np.clip(y, 0, 90)
+            floor = (under - z) * np.float32(0.72)
+            border = (-x - y - 10 + 0.85 * np.clip(132 - z, -20, 200)) * np.float32(0.6)
+            tip = (-(x + 66 + self._left_lobe) - 0.35 * (z - 140)) * np.float32(0.8)
+            hilum = ellipsoid(x, y, z, (24, -4, 96), (24, 22, 26))
+            body = smooth_max(smooth_max(cap, floor, 12.0), smooth_max(border, tip, 16.0), 14.0)
+            return smooth_max(body, -hilum, 12.0) + 1.6 * p["noise"]
 
         patch = self.canvas.field((-110, -110, -30), (155, 130, 205), shape, COARSE)
         self.organ(patch, 1, "liver")
-        for branch in self._tree:
-            self.canvas.paint(self.canvas.tube(branch, 2.0, 8.0, 4.0), None, "hepatic_vessel", only=["liver"])
+        self.canvas.paint(self.canvas.tubes(self._tree), None, "hepatic_vessel", only=["liver"])
 
     def spleen(self) -> None:
         k, (dx, dy, dz) = self._k["spleen"], self._shift["spleen"]

@@ -15,7 +15,7 @@ _COLON = (
     (-10, 64, 14, 17), (-46, 60, 34, 17), (-78, 36, 66, 16), (-100, -4, 104, 15), (-110, -32, 88, 14), (-111, -40, 40, 13), (-108, -34, -20, 12.5), (-98, -8, -70, 12),
     (-84, 22, -102, 13), (-48, 26, -128, 14), (-12, 22, -118, 14), (20, 4, -112, 14), (16, -22, -126, 14), (0, -38, -138, 14), (0, -50, -166, 17), (0, -46, -196, 18), (0, -38, -222, 14), (0, -34, -254, 7),
 )  # fmt: skip
-_STOMACH = ((-30, -14, 152, 11), (-50, -18, 150, 26), (-66, -8, 142, 33), (-72, 16, 122, 31), (-68, 40, 98, 27), (-48, 54, 78, 23), (-18, 56, 68, 18), (10, 46, 72, 14), (26, 36, 78, 8))  # fmt: skip
+_STOMACH = ((-30, -14, 152, 11), (-50, -18, 148, 31), (-64, -8, 138, 40), (-70, 14, 120, 38), (-66, 38, 96, 33), (-46, 52, 76, 27), (-18, 56, 66, 21), (10, 46, 70, 16), (26, 36, 78, 8))  # fmt: skip
 _DUODENUM = ((24, 37, 78, 9), (38, 30, 80, 13), (50, 14, 70, 12), (53, 8, 48, 12), (50, 8, 24, 12), (36, 16, 8, 12), (8, 27, 2, 11), (-16, 24, 12, 11), (-28, 22, 34, 11), (-32, 32, 44, 11))  # fmt: skip
 
 
@@ -126,7 +126,7 @@ def _small_bowel(rng: np.random.Generator, person: Person) -> list[np.ndarray]:
     turn = np.deg2rad(rng.uniform(-25, 25))
     push = max(person.visceral_mm, 0) * 0.8
     ys = np.arange(-14, 84 + push, pitch * 0.96)
-    for layer, z in enumerate(np.arange(-152.0, 62.0, pitch)):
+    for layer, z in enumerate(np.arange(-152.0, 110.0, pitch)):
         rows = ys if layer % 2 == 0 else ys[::-1]
         for row, y in enumerate(rows):
             xs = np.arange(-88.0, 96.0, pitch)
@@ -139,7 +139,7 @@ def _small_bowel(rng: np.random.Generator, person: Person) -> list[np.ndarray]:
                 radius = rng.uniform(9.0, 12.2)
                 front = CAVITY_FRONT(np.array([point[2]]))[0] + VISCERAL(np.array([point[2]]))[0] * person.visceral_mm
                 low_pelvis = point[2] < -120 and (abs(point[0]) > 62 or point[1] < -5)
-                if point[1] > front - 13 or low_pelvis or abs(point[0]) > 96 or point[2] > 50 or rng.random() < 0.05:
+                if point[1] > front - 13 or low_pelvis or abs(point[0]) > 96 or point[2] > (100 if point[0] < -8 and point[1] > 0 else 52) or rng.random() < 0.05:
                     if len(run) > 1:
                         loops.append(np.array(run))
                     run = []

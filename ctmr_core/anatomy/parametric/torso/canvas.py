@@ -132,6 +132,20 @@ class Canvas:
             world.min(0) - margin, world.max(0) + margin, lambda lattice: sweep(lattice.axes, world, radii, reach), step
         )
 
+    def tubes(self, lines: Sequence[Sequence[Sequence[float]]], step: float = 2.0, spacing: float = 8.0, reach: float = 4.0) -> Patch | None:
+        """Several tubes as one field: a tree of vessels."""
+        samples = [spline(line, spacing)[0] for line in lines]
+        world = self.frame.to_patient(np.concatenate(samples)[:, :3])
+        pieces = np.split(world, np.cumsum([len(s) for s in samples])[:-1])
+
+        def shape(lattice: Lattice) -> np.ndarray:
+            field = np.full(tuple(len(axis) for axis in lattice.axes), reach, np.float32)
+            for piece, sample in zip(pieces, samples, strict=True):
+                sweep(lattice.axes, piece, sample[:, 3], reach, out=field)
+            return field
+
+        return self.world_field(world.min(0) - reach - 5, world.max(0) + reach + 5, shape, step)
+
     def paint(
         self,
         patch: Patch | None,

@@ -61,9 +61,6 @@ class Chest:
             return
         self.canvas.paint(lungs, 32, "lung_parenchyma", only_labels=[BODY])
 
-        def right_upper(p: Lattice) -> np.ndarray:
-            return 1.0 - np.minimum(self._above_oblique(p, 0), np.maximum(-3 - p["x"], 0) * -1e3 + 1e3)
-
         for index, side in enumerate((1.0, -1.0)):
             low = (0, -130, 10) if side > 0 else (-170, -130, 10)
             high = (170, 130, 380) if side > 0 else (0, 130, 380)
@@ -83,16 +80,11 @@ class Chest:
                 middle = lambda p: np.maximum(lobe(p), p["z"] - 232 + 0.12 * p["y"] - 3 * p["noise"])  # noqa: E731
                 self.canvas.paint(self.canvas.field(low, high, middle, COARSE, 20.0), 31, "lung_parenchyma", only_labels=[30])
         for tree in self._trees:
-            self._tree(tree, ["lung_parenchyma"], "lung_vessel")
+            self.canvas.paint(self.canvas.tubes(tree), None, "lung_vessel", only=["lung_parenchyma"])
 
     def _above_oblique(self, p: Lattice, index: int) -> np.ndarray:
         lift = self._oblique[index] + (6.0 if index else 0.0)
         return (p["z"] - (214 + lift) + 1.02 * (p["y"] + 0)) * np.float32(0.7) + 3 * p["noise"]
-
-    def _tree(self, branches: list[np.ndarray], only: list[str], tissue: str) -> None:
-        for points in branches:
-            patch = self.canvas.tube(points, 2.0, 9.0, 4.0)
-            self.canvas.paint(patch, None, tissue, only=only)
 
     def _heart_fat(self) -> None:
         k = self._k
@@ -179,12 +171,12 @@ def _lung_tree(rng: np.random.Generator, side: float) -> list[np.ndarray]:
         bend = rng.standard_normal(3) * 0.18
         middle = start + direction * length / 2
         end = middle + (direction + bend) * length / 2
-        branches.append(np.array([[*start, radius], [*middle, radius * 0.92], [*end, radius * 0.84]]))
+        branches.append(np.array([[*start, radius], [*middle, radius * 0.94], [*end, radius * 0.88]]))
         if depth >= 4:
             return
         for _ in range(2 if depth else 3):
             turn = direction + bend + rng.standard_normal(3) * (0.55 if depth else 0.4)
-            grow(end, turn / np.linalg.norm(turn), radius * 0.74, depth + 1)
+            grow(end, turn / np.linalg.norm(turn), radius * 0.80, depth + 1)
 
     for target in ((70, 20, 320), (85, -50, 300), (90, 45, 225), (110, 0, 240), (85, -60, 180), (100, -40, 120), (70, 10, 175)):
         aim = np.array([side * target[0], target[1], target[2]], float) - root

@@ -6,13 +6,17 @@ Heights and positions of organs follow the ICRP 110 adult phantoms.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
+from scipy.ndimage import map_coordinates
 
 from ctmr_core.anatomy.parametric.base import Streams
 from ctmr_core.anatomy.parametric.shapes import Axes, Profile, SplineNoise
 from ctmr_core.anatomy.parametric.torso.person import Person
 
-_HALF_EXTENT = (420.0, 320.0, 620.0)
+_HALF_EXTENT = (440.0, 320.0, 640.0)
+_TABLE_STEP = 20.0
 _HIPS = Profile((-400.0, -220.0, -120.0, 20.0, 120.0, 400.0), (0.8, 1.0, 1.0, 0.25, 0.0, 0.0))
 
 
@@ -50,20 +54,21 @@ class Frame:
         y = (axes[1] / self._scale[1]).astype(np.float32)[None, :, None] + u[1]
         return x, y, z + u[2]
 
+    @cached_property
+    def _table(self) -> np.ndarray:
+        """Canonical minus scaled patient coordinates every 20 mm of patient space, [3, x, y, z]."""
+        axes = tuple(np.arange(-half, half + 1, _TABLE_STEP) for half in _HALF_EXTENT)
+        canonical = self.to_canonical(axes)  # type: ignore[arg-type]
+        scaled = np.meshgrid(*(axis / s for axis, s in zip(axes, self._scale, strict=True)), indexing="ij")
+        return np.stack([c - s for c, s in zip(np.broadcast_arrays(*canonical), scaled, strict=True)])
+
     def to_patient(self, points: np.ndarray) -> np.ndarray:
         """Patient mm of canonical ``points`` (n, 3), by fixed-point iteration (the warp is gentle)."""
         target = np.asarray(points, float)
         world = target * self._scale
-        for _ in range(12):
-            noise = [field.at_points(world) for field in (*self._broad, *self._fine)]
-            z = world[:, 2] / self._scale[2]
-            u = self._displacement(noise, z)
-            world = np.stack(
-                [
-                    (target[:, 0] - u[0]) * self._scale[0] / self._narrow(z),
-                    (target[:, 1] - u[1]) * self._scale[1],
-                    (target[:, 2] - u[2]) * self._scale[2],
-                ],
-                axis=1,
-            )
+        start = np.asarray(_HALF_EXTENT)
+        for _ in range(7):
+            place = ((world + start) / _TABLE_STEP).T
+            shift = np.stack([map_coordinates(u, place, order=1, mode="nearest") for u in self._table], axis=1)
+            world = (target - shift) * self._scale
         return world

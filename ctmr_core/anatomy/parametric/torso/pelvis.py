@@ -50,8 +50,22 @@ class Pelvis:
     def _gluteals(self, side: float) -> None:
         right = side > 0
         self._blob(side, (80, -76, -176), (68, 30, 88), rotation(about_y=-24, about_z=24), 99 if right else 98)
+        self._behind(side)
         self._blob(side, (118, -34, -122), (26, 58, 66), rotation(about_y=-6, about_z=-28), 101 if right else 100)
         self._blob(side, (112, -14, -136), (17, 36, 46), rotation(about_y=-8, about_z=-26), 103 if right else 102)
+
+    def _behind(self, side: float) -> None:
+        """Behind the great gluteal muscle there is only fat."""
+
+        def shape(p: Lattice) -> np.ndarray:
+            x, y, z = p.xyz
+            x = x * np.float32(side)
+            muscle = ellipsoid(x, y, z, (80, -76, -176), (68, 30, 88), rotation(about_y=-24, about_z=24))
+            middle = (y + 76 + 0.42 * (x - 80)) + 4
+            return np.maximum(np.maximum(2.0 - muscle, middle), np.maximum(np.abs(z + 188) - 92, 14 - x))
+
+        patch = self.canvas.field((min(side * 10, side * 170), -150, -290), (max(side * 10, side * 170), -20, -90), shape, 4.0)
+        self.canvas.paint(patch, 200, "subcutaneous_fat", only=["muscle"], only_labels=[200])
 
     def _back(self, side: float) -> None:
         rows = (

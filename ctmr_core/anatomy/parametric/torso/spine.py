@@ -113,7 +113,7 @@ class Spine:
     def _vertebra(self, i: int, name: str, label: int, z: float, width: float, depth: float) -> None:
         y, up = spine_y(z), _tilt(z)
         pitch = LEVELS[i + 1][2] - z if i + 1 < len(LEVELS) else 16.0
-        gap = 9.5 if name[0] in "LS" else 5.0
+        gap = 8.5 if name[0] in "LS" else 5.0
         half = (pitch - gap) / 2 if name != "S1" else 12.5
         front = np.cross(up, [1.0, 0.0, 0.0])
         centre = np.array([0.0, y, z])
@@ -121,7 +121,7 @@ class Spine:
         lines = _processes(name, z, width, depth)
         points = [centre - up * half, centre + up * half, centre + [width, 0, 0]]
         shrink = 0.85 if name[0] == "T" and z > 150 else 1.0
-        local = [np.asarray(line) * [1, 1, shrink, 1] for line in lines]
+        local = [np.asarray(line) * [1, 1, shrink, 1.14] for line in lines]
         for line in local:
             points.extend(centre + line[:, :3] @ frame)
         world = self.canvas.frame.to_patient(np.array(points))
@@ -133,12 +133,12 @@ class Spine:
                 field = sweep(p.axes, world[place : place + len(line)], line[:, 3], 7.0, out=field)
                 place += len(line)
             scale = self.canvas.frame.person.scale[0]
-            body = _body_field(p.axes, world[0], world[1], world[2] - centre_world, width * scale, depth * scale, 0.12)
+            body = _body_field(p.axes, world[0], world[1], world[2] - centre_world, width * scale * 1.05, depth * scale * 1.05, 0.10)
             return smooth_min(field, body, 4.0)
 
         centre_world = (world[0] + world[1]) / 2
         patch = self.canvas.world_field(world.min(0) - 30, world.max(0) + 30, shape, 2.0)
-        paint_bone(self.canvas, patch, label, 1.3)
+        paint_bone(self.canvas, patch, label, 0.8)
 
     def _discs(self) -> None:
         for (lower, _, z0, w0, d0), (_, _, z1, w1, d1) in zip(LEVELS[:-1], LEVELS[1:], strict=True):
@@ -190,8 +190,8 @@ class Spine:
             depth = Profile(tuple(v[2] for v in LEVELS), tuple(v[4] for v in LEVELS))
             return [(0.0, spine_y(z) - float(depth(np.array([z]))[0]) - 9.0 + shift, z, radius) for z in levels]
 
-        self.canvas.paint(self.canvas.tube(line(9.0, -140.0, 440.0)), BODY, "visceral_fat")
-        self.canvas.paint(self.canvas.tube(line(7.6, -118.0, 440.0)), BODY, "csf_spinal")
+        self.canvas.paint(self.canvas.tube(line(8.6, -140.0, 440.0)), BODY, "visceral_fat")
+        self.canvas.paint(self.canvas.tube(line(7.9, -118.0, 440.0)), BODY, "csf_spinal")
         self.canvas.paint(self.canvas.tube(line(4.6, 58.0, 440.0)), 121, "spinal_cord")
 
 

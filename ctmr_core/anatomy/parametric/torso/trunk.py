@@ -15,7 +15,7 @@ from ctmr_core.anatomy.parametric.torso.person import Person
 TOP, BOTTOM = 432.0, -400.0
 
 _Z = (-260.0, -215.0, -170.0, -130.0, -90.0, -50.0, 0.0, 50.0, 100.0, 150.0, 200.0, 250.0, 290.0, 315.0, 335.0, 352.0, 366.0)
-CAVITY_WIDTH = Profile(_Z, (34, 50, 62, 88, 116, 126, 124, 127, 133, 137, 136, 127, 110, 90, 68, 48, 34))
+CAVITY_WIDTH = Profile(_Z, (22, 37, 52, 86, 116, 126, 124, 127, 133, 137, 136, 127, 110, 90, 68, 48, 34))
 CAVITY_FRONT = Profile(_Z, (18, 42, 66, 82, 88, 86, 82, 82, 86, 87, 80, 68, 54, 41, 28, 14, -2))
 CAVITY_BACK = Profile(_Z, (-48, -62, -70, -72, -66, -64, -68, -76, -86, -92, -97, -97, -92, -86, -78, -68, -60))
 
@@ -51,9 +51,8 @@ def build_trunk(canvas: Canvas, person: Person, noise: SplineNoise) -> None:
     fascia = _shoulders(x, y, z, fascia)
     fascia = _thighs(x, y, z, fascia)
     for side in (-1.0, 1.0):
-        buttock = ellipsoid(x, y, z, (side * 72, -66, -188), (66, 58, 78))
-        fascia = smooth_min(fascia, buttock, 24.0)
-    fascia = np.maximum(fascia, np.where(z > -60, cavity + 9, -1e3)).astype(np.float32) if False else fascia
+        buttock = ellipsoid(x, y, z, (side * 72, -66, -188), (62, 52, 76))
+        fascia = smooth_min(fascia, buttock, 20.0)
     canvas.coarse["fascia"] = fascia.astype(np.float32)
     fat = np.float32(person.subcutaneous_mm) * FAT(z) * (1 + 0.10 * grain)
     flank = np.clip(np.abs(x) / 130, 0, 1.2)
@@ -91,7 +90,7 @@ def _diaphragm(x: np.ndarray, y: np.ndarray, z: np.ndarray, cavity: np.ndarray, 
     left = 24 * np.exp(-np.square((x + 72) / 52) - np.square((y - 0) / 62))
     dome = 150 + lift + right + left
     depth = np.clip(-cavity, 0, 70) / 70
-    fall = np.clip(62 - 0.75 * y, 30, 118) * np.power(1 - depth, 2.6)
+    fall = np.clip(58 - 0.8 * y + 0.12 * np.abs(x), 24, 116) * np.power(1 - depth, 3.2)
     return ((z - (dome - fall)) * np.float32(0.75)).astype(np.float32)
 
 

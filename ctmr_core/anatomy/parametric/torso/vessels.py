@@ -67,7 +67,7 @@ _PULMONARY_VEINS = (
     [(-34, -20, 236, 7), (-48, -26, 228, 6), (-62, -36, 216, 4.5)],
     [(-34, -12, 246, 6.5), (-48, -6, 252, 5.5), (-62, 6, 258, 4)],
 )
-_APPENDAGE = [(-36, -4, 244, 9), (-46, 8, 244, 8), (-50, 20, 240, 5.5)]
+_APPENDAGE = [(-34, -4, 246, 9), (-48, 6, 248, 9), (-55, 20, 244, 7)]
 
 
 class Vessels:
@@ -89,7 +89,7 @@ class Vessels:
             self._vessel(line, BODY, "heart_blood", [BODY, *_LUNGS])
         for line in _PULMONARY_VEINS:
             self._vessel(line, 119, "heart_blood", [BODY, *_LUNGS])
-        self._vessel(_APPENDAGE, 108, "heart_blood", [BODY, *_LUNGS])
+        self._vessel(_APPENDAGE, 108, "heart_blood", [BODY, 115, *_LUNGS])
         for label, tissue, line in _TUBES:
             self._vessel(line, label, tissue, None)
         aorta = [(x, y, z, r * self._bore) for x, y, z, r in _aorta()]
