@@ -29,6 +29,9 @@ _CHUNK = 1 << 16  # boundary voxels voted on at once: their arrays stay in the L
 _SLOTS = 4  # labels that can compete for one output voxel; a fifth is always a sliver
 _GAIN_LIMITS = (0.7, 4.0)
 _GAIN_VOXELS = 300_000  # structures larger than this do not shrink measurably
+_OUTLINE_BELOW = 0.75  # output/source spacing (on two axes) below which the body's outline is smoothed
+_OUTLINE_SIGMA = 1.3  # source voxels: removes the terraces of a voxelized skin, moves no 10 cm curve by more than 0.1 voxel
+_ENVELOPES = {"maisi": 200, "brain": 511}  # the label that meets the air
 _SPLINE_BELOW = 0.5  # output/source spacing at which B-spline weights have replaced linear ones
 
 
@@ -126,10 +129,14 @@ def _vote(
     weights: tuple[np.ndarray, np.ndarray, np.ndarray],
     strides: tuple[int, int, int],
     gains: np.ndarray,
+    outline: np.ndarray | None = None,
+    envelope: np.ndarray | None = None,
 ) -> np.ndarray:
     """The winning class of n output voxels.
 
     classes: flat padded source. first: [n] flat index of each window's first voxel. weights: per axis [taps, n].
+    outline: flat padded smooth body indicator; where given, it decides between background and the classes of the bool
+    table ``envelope``.
     """
     taps = [np.arange(len(part)) for part in weights]
     order = np.stack(np.meshgrid(*taps, indexing="ij"), -1).reshape(-1, 3)
@@ -141,9 +148,13 @@ def _vote(
     scores = np.zeros((_SLOTS, n), np.float32)
     used = np.zeros(n, np.int8)
     open_slots = 0
+    body = np.zeros(n, np.float32)
     for i, j, k in order:
-        seen = classes.take(first + (i * strides[0] + j * strides[1] + k * strides[2]))
+        tap = first + (i * strides[0] + j * strides[1] + k * strides[2])
+        seen = classes.take(tap)
         weight = weights[0][i] * weights[1][j] * weights[2][k]
+        if outline is not None:
+            body += weight * outline.take(tap)
         known = np.zeros(n, bool)
         for slot in range(open_slots):
             match = names[slot] == seen
@@ -158,14 +169,21 @@ def _vote(
             used[new] += 1
             open_slots = int(used.max())
     scores *= gains[names]  # empty slots (-1) score 0 whatever gain they read
-    best = scores[:open_slots].argmax(axis=0)
-    return names[best, rows]
+    winner = names[scores[:open_slots].argmax(axis=0), rows]
+    if outline is not None and envelope is not None:
+        scores[names == 0] = 0
+        inner = names[scores[:open_slots].argmax(axis=0), rows]
+        winner = np.where((winner == 0) & (body >= 0.5) & envelope[inner], inner, winner)
+        winner = np.where((body < 0.5) & envelope[winner], 0, winner)
+    return winner
 
 
 class _Source:
     """The padded source classes and everything the interpolation needs of them."""
 
-    def __init__(self, classes: np.ndarray, n_classes: int, axes: tuple[_Axis, _Axis, _Axis]) -> None:
+    def __init__(
+        self, classes: np.ndarray, n_classes: int, axes: tuple[_Axis, _Axis, _Axis], envelope: np.ndarray | None
+    ) -> None:
         self.axes = axes
         self.size = classes.shape
         self.gains = volume_gains(classes, n_classes, axes)
@@ -174,6 +192,11 @@ class _Source:
         self.uniform = _uniform_windows(padded, (axes[0].taps, axes[1].taps, axes[2].taps)).ravel()
         self.strides = (padded.shape[1] * padded.shape[2], padded.shape[2], 1)
         self.classes = padded.ravel()
+        self.envelope = envelope
+        self.outline: np.ndarray | None = None
+        if envelope is not None:
+            body = ndimage.gaussian_filter((classes != 0).astype(np.float32), _OUTLINE_SIGMA, mode="nearest", truncate=3)
+            self.outline = np.pad(body, [(n, n) for n in self.pad]).ravel()
 
     def clip(self, axis: int, position: np.ndarray) -> np.ndarray:
         """Positions, with those far outside moved to where every tap falls on the padding."""
@@ -187,7 +210,7 @@ class _Source:
     def vote(self, first: np.ndarray, positions: list[np.ndarray]) -> np.ndarray:
         """Classes of the output voxels whose windows hold more than one."""
         x, y, z = (axis.weights(position) for axis, position in zip(self.axes, positions, strict=True))
-        return _vote(self.classes, first, (x, y, z), self.strides, self.gains)
+        return _vote(self.classes, first, (x, y, z), self.strides, self.gains, self.outline, self.envelope)
 
 
 def _fill_slab(source: _Source, slab: np.ndarray, places: list[np.ndarray], moved: np.ndarray | None, threads: int) -> None:
@@ -272,7 +295,10 @@ def resample(
         return replace(label_map, voxels=voxels, affine=affine, tissues=tissues)
 
     classes, pairs = _classes_of(label_map)
-    source = _Source(classes, pairs.size, (_Axis(float(ratios[0])), _Axis(float(ratios[1])), _Axis(float(ratios[2]))))
+    envelope = (pairs & 0xFFFF) == _ENVELOPES.get(label_map.vocabulary.name, -1)
+    smooth = (ratios < _OUTLINE_BELOW).sum() >= 2 and envelope.any()
+    axes = (_Axis(float(ratios[0])), _Axis(float(ratios[1])), _Axis(float(ratios[2])))
+    source = _Source(classes, pairs.size, axes, envelope if smooth else None)
     places = [s + r * np.arange(n) for s, r, n in zip(start, ratios, size, strict=True)]
     out = np.empty(size, np.int16)
     planes = max(1, _SLAB // (size[1] * size[2]))

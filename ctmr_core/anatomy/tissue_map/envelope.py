@@ -106,6 +106,8 @@ def _cavity_and_wall(coarse: CoarseGrid) -> tuple[np.ndarray, np.ndarray]:
         angle, midline = _around_each_slice(coarse, body)
         # fat between peritoneum and wall: little in front, more at the flanks and behind the kidneys
         fat = 1.5 + 5.0 * np.clip(angle - 0.6, 0, 1)
+        # under the ribs liver, spleen and stomach lie against diaphragm and wall
+        fat = fat * np.clip((distance_outside(coarse.mask(_RIBS), spacing) - 10) / 20, 0, 1)
         hull = _closing(abdomen | coarse.mask(_SACRUM), 42.0, spacing)
         cavity = np.maximum(cavity, np.minimum(hull + fat, distance_outside(coarse.mask(_PELVIS), spacing) - 7.0))
         ring = np.maximum(_closing(abdomen | spine, 42.0, spacing), -60)

@@ -18,6 +18,8 @@ _INTRACRANIAL = (2, 3, 7, 8, 16, 24, 41, 42, 46, 47, 520)
 _COARSE_MM = 2.5
 _MARGIN_MM = 15.0
 _SCALP_FAT_MM = 4.5  # hypodermis of the scalp, 4-7 mm with the skin (Hori et al., Acta Otolaryngol 1972)
+_FACE_FAT_MM = 3.5  # cheeks and neck have about twice as much
+_THIN_SCALP_MM = 10.0
 _ORBIT_MM = 9.0
 _SLAB = 1 << 22
 
@@ -32,9 +34,13 @@ def paint(canvas: Canvas) -> None:
     from_skin = np.where(canvas.present((_SKIN,)), distance_outside(coarse.mask((_SKIN,)), spacing), depth - 2.0)
     rng = canvas.rng("head fat")
     uneven = smooth_noise(coarse.voxels.shape, spacing, 30.0, rng)
-    streaks = smooth_noise(coarse.voxels.shape, spacing, 10.0, rng)
+    streaks = smooth_noise(coarse.voxels.shape, spacing, 8.0, rng)
     patches = smooth_noise(coarse.voxels.shape, spacing, 35.0, rng)
-    fat = _SCALP_FAT_MM + 1.2 * uneven - np.minimum(from_skin, depth)
+    from_skin = np.minimum(from_skin, depth)
+    below = np.clip((distance_outside(coarse.mask(_INTRACRANIAL), spacing) - 25) / 30, 0, 1)  # 0 scalp, 1 face and neck
+    fat = _SCALP_FAT_MM + _FACE_FAT_MM * below + (1.2 + 2.5 * below) * uneven - from_skin
+    # a scalp too thin for muscle is fat and galea down to the bone
+    fat = np.maximum(fat, _THIN_SCALP_MM - from_skin - distance_outside(coarse.mask(_BONE), spacing))
     fat = np.maximum(fat, _ORBIT_MM - distance_outside(coarse.mask(_EYES), spacing))
     fat = ndimage.gaussian_filter(np.clip(fat, -20, 20), 1.5 / spacing)
     inside = _deep_to_skull(coarse)
@@ -48,7 +54,7 @@ def paint(canvas: Canvas) -> None:
             continue
         x = coarse.matrix(0, part)
         painted = np.where(expand(fat, x, y, z)[soft] > 0, np.uint8(under_skin), np.uint8(muscle))
-        sheet = np.abs(expand(streaks, x, y, z)[soft]) < np.maximum(expand(patches, x, y, z)[soft] + 0.4, 0) * 0.14
+        sheet = np.abs(expand(streaks, x, y, z)[soft]) < np.maximum(expand(patches, x, y, z)[soft] + 0.6, 0) * 0.12
         painted[sheet] = under_skin
         painted[expand(inside, x, y, z)[soft] > 0.5] = dura
         canvas.tissues[part][soft] = painted
