@@ -46,7 +46,19 @@ def test_sides_agree_between_source_and_target_names():
 
 @pytest.mark.parametrize(
     ("source", "target"),
-    [(17, 17), (1001, 3), (2035, 42), (11175, 3), (12101, 42), (3010, 2), (4010, 41), (5001, 2), (78, 25), (515, 515), (401, 401)],
+    [
+        (17, 17),
+        (1001, 3),
+        (2035, 42),
+        (11175, 3),
+        (12101, 42),
+        (3010, 2),
+        (4010, 41),
+        (5001, 2),
+        (78, 25),
+        (515, 515),
+        (401, 401),
+    ],
 )
 def test_freesurfer_parcels_become_cortex_and_white_matter(source, target):
     assert load_mapping("freesurfer").table[source] == target
@@ -94,13 +106,17 @@ def test_unsided_labels_are_divided_at_the_midline_or_refused():
 
 def test_yaml_mappings_take_names_ids_ranges_and_background(tmp_path):
     file = tmp_path / "mine.yaml"
-    file.write_text("vocabulary: maisi\nlabels: {5: liver, 7: Portal_Vein_and_Splenic_Vein, 9: 200, 12: background, 20-22: spleen}\n")
+    file.write_text(
+        "vocabulary: maisi\nlabels: {5: liver, 7: Portal_Vein_and_Splenic_Vein, 9: 200, 12: background, 20-22: spleen}\n"
+    )
     mapping = load_mapping(file)
     assert mapping.name == "mine"
     assert mapping.table == {5: 1, 7: 17, 9: 200, 12: 0, 20: 3, 21: 3, 22: 3}
 
 
-@pytest.mark.parametrize("text", ["id,label\n5,liver\n7,6\n", "5,liver\n7,6\n", "\ufeffsource,name,target\n5,Leber,liver\n7,Aorta,aorta\n"])
+@pytest.mark.parametrize(
+    "text", ["id,label\n5,liver\n7,6\n", "5,liver\n7,6\n", "\ufeffsource,name,target\n5,Leber,liver\n7,Aorta,aorta\n"]
+)
 def test_csv_mappings_with_or_without_header(tmp_path, text):
     file = tmp_path / "mine.csv"
     file.write_text(text, encoding="utf-8")
@@ -141,7 +157,9 @@ def test_a_missing_mapping_lists_the_known_ones(tmp_path):
 
 def test_a_color_table_with_rules_makes_a_mapping(tmp_path):
     table = tmp_path / "atlas.ctbl"
-    table.write_text("# colours\n0 Background 0 0 0 0\n3 liver 1 2 3 255\n52 left_kidney 1 2 3 255\n7 big_vessel 1 2 3 255\n8 odd 1 2 3 255\n")
+    table.write_text(
+        "# colours\n0 Background 0 0 0 0\n3 liver 1 2 3 255\n52 left_kidney 1 2 3 255\n7 big_vessel 1 2 3 255\n8 odd 1 2 3 255\n"
+    )
     mapping = mapping_from_color_table(table, {"big_vessel": "aorta"}, MAISI)
     assert mapping.table == {3: 1, 52: 14, 7: 6}
     with pytest.raises(AnatomyError, match="no such name"):

@@ -16,6 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 AIR_HU = -800.0
+SKIN_HU = -500.0  # half-way from air to skin: keeps foam mattresses and partial volume outside (upstream cuts at -800)
 AMBIENT_HU = -940.0  # median of air around a patient; aerated lung lies near -850 HU, so a cropped lung is not taken for it
 WORKING_MM = 2.0
 CLOSING_MM = 2.5  # upstream: 3 voxels, half of it on either side, at 0.7-1.5 mm
@@ -41,7 +42,7 @@ def envelope_from_ct(labels: np.ndarray, hu: np.ndarray, spacing: Spacing, has_l
     has_lungs: whether the lungs are labelled; only then a large unlabelled pocket of air must be table, not lung.
     The patient may reach the faces of the volume along every axis.
     """
-    air = (hu < AIR_HU) & (labels == 0)
+    air = (hu < SKIN_HU) & (labels == 0)
     step = _steps(spacing, WORKING_MM)
     coarse = tuple(slice(None, None, n) for n in step)
     mm: Spacing = tuple(n * s for n, s in zip(step, spacing, strict=True))  # type: ignore[assignment]
@@ -56,7 +57,7 @@ def envelope_from_ct(labels: np.ndarray, hu: np.ndarray, spacing: Spacing, has_l
         body = np.logical_or(sure, near, out=near)
     body |= labels > 0
     if has_lungs:
-        _drop_table(body, labels, air)
+        _drop_table(body, labels, (hu < AIR_HU) & (labels == 0))
     return body
 
 
