@@ -17,7 +17,7 @@ from ctmr_core.anatomy.parametric.head.person import Person
 from ctmr_core.anatomy.parametric.head.primitives import Points, ellipsoid, smooth_max, smooth_min, smoothstep, tube
 
 BOX = ((-75.0, -83.0, -60.0), (75.0, 99.0, 72.0))
-_STEP = 1.5
+_STEP = 1.75
 
 
 def tentorium(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -96,11 +96,11 @@ def _great_fissures(lattice: Lattice, points: Points, inside: np.ndarray, person
         rise = np.float32(-12.0 + 0.3 * shift[1]) - np.float32(0.42) * (y - 30) + 2 * np.sin(y / 9)
         normal = (z - rise) * np.float32(0.92)
         length = np.maximum(np.maximum(-22.0 + shift[0] - y, y - 46), np.maximum(37.0 - lateral, inside - 34))
-        near = _patch(normal, length, opening + 0.7)
+        near = _patch(normal, length, opening + 1.0)
         # insula: the fissure opens into a vertical sheet below the opercula
         wall = lateral - (np.float32(39.0) - np.float32(0.006) * (y - 18) ** 2)
         reach = (np.sqrt(((y - 19) / 22) ** 2 + ((z + 5 + 0.25 * (y - 19)) / 14) ** 2) - 1) * 13
-        near = np.minimum(near, _patch(wall, reach, opening + 0.3))
+        near = np.minimum(near, _patch(wall, reach, opening + 0.6))
         # central sulcus: from the vertex down and forward over the convexity
         line = np.float32(-6.0 + shift[2]) + np.float32(0.47) * (56.0 - z) + 3.5 * np.sin((z + 4 * shift[3]) / 8.5)
         normal = (y - line) * np.float32(0.88)
@@ -119,15 +119,21 @@ def _great_fissures(lattice: Lattice, points: Points, inside: np.ndarray, person
     return result
 
 
+def _steepness(field: np.ndarray, step: float) -> np.ndarray:
+    total = np.zeros_like(field)
+    for slope in np.gradient(field, step):
+        total += slope * slope
+    return np.sqrt(total)
+
+
 def _sheets(lattice: Lattice, foot: tuple[np.ndarray, ...], rng: np.random.Generator, wavelength: float) -> np.ndarray:
     """Signed mm to the zero surfaces of a band-limited field that is constant along the normals of the hull."""
-    coarse = Lattice(lattice.low, tuple(int(np.ceil((n - 1) * lattice.step / 2.5)) + 1 for n in lattice.size), 2.5)  # type: ignore[arg-type]
+    coarse = Lattice.covering(lattice.low, lattice.high, 2.75)
     field = coarse.noise(rng, wavelength, 0.16)
-    field = lattice_values = coarse.at(field, *foot)
-    lattice_values = ndimage.gaussian_filter(field, 0.6)
-    slope = np.sqrt(sum(g * g for g in np.gradient(lattice_values, lattice.step)))
+    field = ndimage.gaussian_filter(coarse.at(field, *foot), 0.6)
+    slope = _steepness(field, lattice.step)
     floor = np.float32(0.30 * 2 * np.pi / wavelength)
-    signed: np.ndarray = lattice_values / np.sqrt(slope * slope + floor * floor)
+    signed: np.ndarray = field / np.sqrt(slope * slope + floor * floor)
     return signed
 
 
@@ -155,7 +161,7 @@ def fold(person: Person) -> Folding:
     clear = smoothstep(fissures, 2.0, 8.0)
     sheet = _sheets(lattice, foot, rng, traits.gyrus_mm)
     depth = np.clip(17.0 + 4.5 * lattice.noise(rng, 30.0), 5, 25)
-    medial = smoothstep(-(gap - lateral), 14, 4)  # the medial face is folded less deeply
+    medial = 1 - smoothstep(lateral - gap, 8, 24)  # the medial face is folded less deeply
     depth = depth * (1 - 0.5 * medial) * (0.25 + 0.75 * clear)
     twig = _sheets(lattice, foot, rng, 0.72 * traits.gyrus_mm)
     twig_depth = np.clip(2.0 + 4.0 * lattice.noise(rng, 22.0), -3, 9) * clear * smoothstep(np.abs(sheet), 1.5, 5.0)

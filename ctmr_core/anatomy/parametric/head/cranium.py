@@ -31,6 +31,9 @@ def cavity(points: Points, room: float) -> np.ndarray:
     brain = smooth_min(smooth_min(cerebrum, posterior_hull(points), 9.0), np.minimum(basal, wedge), 8.0)
     # more fluid over the top than at the base
     brain = brain - np.float32(room) * (np.float32(0.65) + np.float32(0.6) * smoothstep(z, -20, 45))
+    # the petrous ridge parts the middle from the posterior fossa
+    petrous = tube((np.abs(x), y, z), ((64, -16, -45, 12), (40, 1, -43, 9), (17, 17, -41, 5)))
+    brain = smooth_max(brain, -petrous, 5.0)
     return smooth_min(brain, canal(points), 5.0)
 
 
@@ -60,8 +63,9 @@ def outline(points: Points, skull: np.ndarray, face: float) -> np.ndarray:
     block = smooth_min(block, jaw, 14)
     throat = ellipsoid((x, y - np.float32(0.12) * (z + 130), np.zeros_like(z)), (0, 3, 0), (58, 54, 1e4))
     neck = smooth_max(throat, z + 58, 16)
-    ears = ellipsoid(a, (76.0, -2, -36), (6.5, 15, 28), yaw=8, pitch=-10)
-    ears = smooth_max(ears, -ellipsoid(a, (83.5, 2, -36), (4.0, 9, 18), yaw=8), 2)
+    leaning = (ax - np.float32(0.16) * (z + 36), y, z)
+    ears = ellipsoid(leaning, (75.5, -2, -36), (6.5, 15, 25), yaw=8, pitch=-10)
+    ears = smooth_max(ears, -ellipsoid(leaning, (83.0, 2, -36), (4.0, 9, 16), yaw=8), 2)
     body = smooth_min(smooth_min(skull, block, 16), neck, 22)
     return smooth_min(body, ears, 7)
 
@@ -92,7 +96,7 @@ def make_layers(person: Person) -> Layers:
     squama = smoothstep(ax, 42, 58) * smoothstep(-z, -18, 8) * smoothstep(y, -30, 0)
     skull = skull * (1 - np.float32(0.5) * squama)
     bump = np.exp(-((x / 26) ** 2) - ((y + 78) / 22) ** 2 - ((z + 28) / 14) ** 2)
-    skull = skull + np.float32(5.0) * bump
+    skull = skull + np.float32(3.0) * bump
     base = smoothstep(-z, 4, 16) * smoothstep(y, -40, -15)
     skull = skull + (np.float32(3.0) - skull) * base
     fat = np.float32(traits.fat_mm) * (1 + np.float32(0.2) * lattice.noise(rng, 45.0))

@@ -29,9 +29,9 @@ def callosum(points: Points, size: float) -> np.ndarray:
 def lateral_ventricle(points: Points, size: float) -> np.ndarray:
     """Frontal horn, body, trigone and occipital horn; ``size`` multiplies the radii."""
     x, y, z = points
-    push = 2.5 * (size - 1)
-    nodes = ((7.5, 47, -4, 2.8), (8.5, 41, 2, 5.6), (8.5, 29, 8.0, 6.0), (10.5, 14, 11.5, 5.8), (15, 0, 11.0, 6.0), (22.5, -11, 4, 7.8))
-    body = tube((x - np.float32(push), y, z), [(a, b, c, r * size) for a, b, c, r in nodes], (0.85, 1, 1.15))
+    push = 3.0 * (size - 1)
+    nodes = ((6.5, 48, -4, 2.8), (7.0, 41, 2, 5.8), (6.8, 29, 8.0, 6.0), (8.0, 14, 11.0, 6.0), (13.5, 0, 10.5, 6.2), (22.0, -11, 4, 7.8))
+    body = tube((x - np.float32(push), y, z), [(a, b, c, r * size) for a, b, c, r in nodes], (0.92, 1, 1.1))
     horn = ((22.5, -11, 5, 6.5), (23.5, -25, 0, 4.4 * size**0.5), (22, -26 - 14 * size**0.6, -3, 1.2))
     both = smooth_min(body, tube(points, [(a, b, c, r * size) for a, b, c, r in horn]), 2.0)
     return smooth_max(both, np.float32(0.9) - x, 2.0)  # the septum pellucidum keeps the sides apart
@@ -52,7 +52,7 @@ def choroid_plexus(points: Points, size: float) -> np.ndarray:
 def caudate(points: Points, size: float) -> np.ndarray:
     """Head and body along the lateral wall of the ventricle, tail around the trigone."""
     push = 4.0 * (size - 1)
-    nodes = ((11.5, 43, -2, 4.6), (14, 36, 2.5, 6.4), (15.5, 28, 8, 5.5), (18, 17, 13.5, 4.2), (21, 5, 15, 3.2), (27, -7, 12, 2.3), (31, -13, 4, 1.7))
+    nodes = ((12, 43, -2, 4.6), (14.5, 36, 2.5, 5.8), (15.5, 28, 8, 5.0), (18, 17, 13.5, 3.9), (21, 5, 15, 3.2), (27, -7, 12, 2.3), (31, -13, 4, 1.7))
     return tube(points, [(a + push, b, c, r) for a, b, c, r in nodes], (0.92, 1, 1.12))
 
 

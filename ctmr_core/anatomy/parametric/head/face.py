@@ -112,7 +112,7 @@ def _paint_bones(canvas: Canvas, person: Person) -> None:
     cored((0, 52, -92), (40, 104, -62), lambda p: smooth_max(ellipsoid(p, (0, 66, -80), (29, 30, 9)), -ellipsoid(p, (0, 62, -88), (22, 30, 12)), 2), 1.2, SOFT)
     rim = lambda p: np.maximum(np.abs(orbit(p) - np.float32(1.2)) - np.float32(1.2), p[1] - 88)  # noqa: E731
     canvas.paint(515, *_wide((4, 34, -50), (58, 92, 0)), _both(rim), over=SOFT)
-    cored((0, 62, -18), (50, 104, 10), lambda p: tube(p, ((4, 91, -9, 7), (26, 89, -7, 6.5), (45, 76, -10, 5.5))), 1.6, SOFT)
+    cored((0, 62, -18), (50, 104, 10), lambda p: tube(p, ((4, 90, -9, 5.5), (26, 88, -8, 5.5), (45, 75, -11, 4.5))), 1.6, SOFT)
     # skull base: sphenoid body, clivus, petrous and mastoid parts of the temporal bone
     base = lambda p: smooth_min(  # noqa: E731
         smooth_min(ellipsoid(p, (0, 33, -37), (18, 20, 12)), tube(p, ((0, 27, -36, 7), (0, 14, -52, 6.5), (0, 6, -68, 4.5))), 4),

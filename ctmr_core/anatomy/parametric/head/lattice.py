@@ -45,8 +45,12 @@ class Lattice:
         """A Gaussian random field of unit variance on the lattice (float32, periodic).
 
         width 0: low-pass, nothing much shorter than ``wavelength`` mm; width > 0: band-pass around ``wavelength`` with
-        this relative standard deviation.
+        this relative standard deviation. Low-pass fields are made on a coarser lattice and interpolated.
         """
+        coarse = wavelength / 7
+        if not width and coarse > 1.3 * self.step:
+            other = Lattice.covering(self.low, self.high, coarse)
+            return other.onto(self, other.noise(rng, wavelength))
         white = rng.standard_normal(self.size, dtype=np.float32)
         frequencies = [np.fft.fftfreq(n, self.step).astype(np.float32) for n in self.size[:2]]
         frequencies.append(np.fft.rfftfreq(self.size[2], self.step).astype(np.float32))

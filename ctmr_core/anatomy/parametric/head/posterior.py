@@ -75,7 +75,7 @@ def _folia(canvas: Canvas, person: Person) -> None:
     angle = np.arctan2(above, ahead + np.float32(0.4) * np.abs(x)) + np.float32(0.05) * wave[0]
     depth = -surface
     lobule = angle * np.float32(1.9) + np.float32(0.10) * wave[1]
-    leaf = angle * np.float32(5.6) + np.float32(0.22) * wave[1]
+    leaf = angle * np.float32(5.6) + np.float32(0.36) * wave[1]
 
     def apart(phase: np.ndarray, per_radian: float) -> np.ndarray:
         """mm to the nearest whole phase."""
