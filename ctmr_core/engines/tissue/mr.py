@@ -5,6 +5,7 @@ The volume is worked through in slabs of planes that stay in the processor's cac
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,9 @@ from ctmr_core.errors import EngineError
 
 _STRIPPED = ("mri_t1", "mri_t2", "mri_flair", "mri_swi")  # the sequences with a skull-stripped name of their own
 _SLAB_VOXELS = 1 << 19  # voxels worked on at a time: a few float32 copies fit a processor's cache
-_COARSE_LIMIT = 1.6  # standard deviations of the coarse texture: lobes of fat and muscle have a most and a least
-_COARSE_GAIN = 1.3
+_SEPTUM_HALF_WIDTH = 0.3  # of a sheet of fat, in standard deviations of the coarse texture: its zero surface is the sheet
+
+Tables = tuple[np.ndarray, ...]
 
 #: vocabulary -> (tissue, its signal in the image): the scale of the images.
 SCALE = {"brain": ("cerebral_white_matter", 1000.0), "maisi": ("muscle", 300.0)}
@@ -50,9 +52,7 @@ def supported_sequences(vocabulary: str | None = None) -> frozenset[str]:
     return frozenset(name for name in names if any(supported(name, each) for each in vocabularies))
 
 
-def render_mr(
-    context: RenderContext, sequence: str, parameters: MrParameters | None = None
-) -> tuple[np.ndarray, dict[str, Any]]:
+def render_mr(context: RenderContext, sequence: str, parameters: MrParameters | None = None) -> tuple[np.ndarray, dict[str, Any]]:
     """The image of ``sequence``: int16 [x, y, z], 0..32767, and the record of what was drawn.
 
     White matter (heads) is near 1000, muscle (bodies) near 300, times a receiver gain of 0.9-1.1. A skull-stripped image
@@ -71,34 +71,39 @@ def render_mr(
 
         parameters = read_parameters(context.case.engine_parameters).mr
     base, stripped = _base(sequence)
-    scan = _draw_scan(context, base, parameters)
-    signals, relaxation, acquisition = scan
+    relaxation, acquisition = _draw_scan(context, base, parameters)
+    signals = tissue_signals(relaxation, acquisition)
     rng = context.rng(f"receiver/{base}")
     scale_tissue, scale_value = SCALE[vocabulary.name]
-    unit = scale_value * rng.uniform(0.9, 1.1) / _reference(signals, acquisition, relaxation, scale_tissue)
+    unit = scale_value * rng.uniform(0.9, 1.1) / _signal_of(signals, scale_tissue)
     noise_tissue = NOISE_REFERENCE.get((vocabulary.name, base), scale_tissue)
-    sigma = acquisition.noise_percent / 100 * _reference(signals, acquisition, relaxation, noise_tissue) * unit
+    sigma = acquisition.noise_percent / 100 * _signal_of(signals, noise_tissue) * unit
     psf_fwhm, gibbs = draw(parameters.psf_voxels, rng), draw(parameters.gibbs, rng)
-    coil = coil_field(context.tissues, acquisition.inu_percent, vocabulary.name == "brain", rng)
-    field = None
-    if acquisition.kind == "swi":
-        field = gradient_echo_field(
-            context.tissues,
-            relaxation.susceptibility,
-            context.spacing,
-            acquisition.field_strength,
-            acquisition.te,
-            context.threads,
-        )
-    mask = brain_mask(context.labels, context.tissues, vocabulary, context.spacing) if stripped else None
-    image = _image(context, base, _scaled(signals, unit, parameters.texture), PointSpread.of(psf_fwhm, gibbs), coil, field, sigma, mask)
-    record = acquisition.record() | {
+    receiver = _Receiver(
+        PointSpread.of(psf_fwhm, gibbs),
+        coil_field(context.tissues, acquisition.inu_percent, vocabulary.name == "brain", rng),
+        sigma,
+        _field_shift(context, relaxation, acquisition) if acquisition.kind == "swi" else None,
+        brain_mask(context.labels, context.tissues, vocabulary, context.spacing) if stripped else None,
+    )
+    image = _image(context, base, _scaled(signals, unit, parameters.texture), receiver)
+    return image, acquisition.record() | {
         "psf_voxels": round(psf_fwhm, 3),
         "gibbs": round(gibbs, 3),
         "noise_sigma": round(sigma, 2),
-        f"{scale_tissue}_signal": round(float(signals.mean[tissue_id(scale_tissue)] * unit), 1),
+        f"{scale_tissue}_signal": round(_signal_of(signals, scale_tissue) * unit, 1),
     }
-    return image, record
+
+
+@dataclass(frozen=True, eq=False)
+class _Receiver:
+    """What turns the signal of the body into an image; ``sigma`` in image units, ``mask`` only for skull stripping."""
+
+    psf: PointSpread
+    coil: CoilField
+    sigma: float
+    field: GradientEchoField | None
+    mask: torch.Tensor | None
 
 
 def _base(sequence: str) -> tuple[str, bool]:
@@ -106,9 +111,7 @@ def _base(sequence: str) -> tuple[str, bool]:
     return sequence.removesuffix(SKULL_STRIPPED), stripped
 
 
-def _draw_scan(
-    context: RenderContext, base: str, parameters: MrParameters
-) -> tuple[TissueSignals, Relaxation, Acquisition]:
+def _draw_scan(context: RenderContext, base: str, parameters: MrParameters) -> tuple[Relaxation, Acquisition]:
     """The subject's relaxation times, the same in all sequences of a case, and one acquisition of ``base``."""
     field_strength = draw(parameters.field_strength, context.rng("mr/field_strength"))
     relaxation = relaxation_at(field_strength, context.rng("mr/relaxation"))
@@ -121,34 +124,36 @@ def _draw_scan(
         chemical_shift_of_fat(),
         context.rng(f"protocol/{base}"),
     )
-    return tissue_signals(relaxation, acquisition), relaxation, acquisition
+    return relaxation, acquisition
 
 
-def _reference(signals: TissueSignals, acquisition: Acquisition, relaxation: Relaxation, tissue: str) -> float:
+def _field_shift(context: RenderContext, relaxation: Relaxation, acquisition: Acquisition) -> GradientEchoField:
+    return gradient_echo_field(
+        context.tissues,
+        relaxation.susceptibility,
+        context.spacing,
+        acquisition.field_strength,
+        acquisition.te,
+        context.threads,
+    )
+
+
+def _signal_of(signals: TissueSignals, tissue: str) -> float:
     """The signal of a reference tissue; never so small that an odd protocol divides by nothing."""
-    del acquisition, relaxation
     return max(float(signals.mean[tissue_id(tissue)]), 1e-3 * float(signals.mean.max()), 1e-12)
 
 
-def _scaled(signals: TissueSignals, unit: float, texture: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    mean, fine, coarse = signals.mean * unit, signals.fine * (unit * texture), signals.coarse * (unit * texture)
-    return mean.astype(np.float32), fine.astype(np.float32), coarse.astype(np.float32)
+def _scaled(signals: TissueSignals, unit: float, texture: float) -> Tables:
+    """Signal tables in image units, float32: mean, fine, coarse, septa."""
+    varying = [(table * (unit * texture)).astype(np.float32) for table in (signals.fine, signals.coarse, signals.septa)]
+    return ((signals.mean * unit).astype(np.float32), *varying)
 
 
-def _image(
-    context: RenderContext,
-    base: str,
-    tables: tuple[np.ndarray, np.ndarray, np.ndarray],
-    psf: PointSpread,
-    coil: CoilField,
-    field: GradientEchoField | None,
-    sigma: float,
-    mask: torch.Tensor | None,
-) -> np.ndarray:
+def _image(context: RenderContext, base: str, tables: Tables, receiver: _Receiver) -> np.ndarray:
     """The volume, slab by slab: int16 [x, y, z]."""
     tissues = context.tissues
     tensors = [torch.from_numpy(table).to(context.device) for table in tables]
-    textured = bool(tables[1].any() or tables[2].any())
+    textured = any(bool(table.any()) for table in tables[1:])
     fine, coarse = (context.band("fine"), context.band("coarse")) if textured else (None, None)
     real, imaginary = (context.normal(f"noise/{base}/{part}") for part in ("real", "imaginary"))
     nx, ny, nz = context.size
@@ -156,19 +161,19 @@ def _image(
     image = np.empty((nx, ny, nz), np.int16)
     for start in range(0, nx, planes):
         stop = min(start + planes, nx)
-        low, high = max(start - psf.reach, 0), min(stop + psf.reach, nx)
+        low, high = max(start - receiver.psf.reach, 0), min(stop + receiver.psf.reach, nx)
         window = slice(low, high)
         slab = _slab_signal(
             tissues[window], tensors, None if fine is None else fine[window], None if coarse is None else coarse[window]
         )
-        slab = psf.blur(slab, 0)[start - low : stop - low]
-        slab = psf.blur(psf.blur(slab, 1), 2)
-        if field is not None:
-            field.apply(slab, start, stop)
-        slab *= coil.slab(start, stop)
-        slab = rician(slab, real[start:stop], imaginary[start:stop], sigma)
-        if mask is not None:
-            slab *= edge_weights(mask, start, stop)
+        slab = receiver.psf.blur(slab, 0)[start - low : stop - low]
+        slab = receiver.psf.blur(receiver.psf.blur(slab, 1), 2)
+        if receiver.field is not None:
+            receiver.field.apply(slab, start, stop)
+        slab *= receiver.coil.slab(start, stop)
+        slab = rician(slab, real[start:stop], imaginary[start:stop], receiver.sigma)
+        if receiver.mask is not None:
+            slab *= edge_weights(receiver.mask, start, stop)
         image[start:stop] = slab.round_().clamp_(0, 32767).to(torch.int16).cpu().numpy()
     return image
 
@@ -181,8 +186,9 @@ def _slab_signal(
     signal = torch.index_select(tables[0], 0, index).view(tissues.shape)
     if fine is not None and coarse is not None:
         signal += torch.index_select(tables[1], 0, index).view(tissues.shape).mul_(fine)
-        lobes = (coarse * _COARSE_GAIN).clamp_(-_COARSE_LIMIT, _COARSE_LIMIT)
-        signal += lobes.mul_(torch.index_select(tables[2], 0, index).view(tissues.shape))
+        signal += torch.index_select(tables[2], 0, index).view(tissues.shape).mul_(coarse)
+        sheet = coarse.abs().mul_(-1.0 / _SEPTUM_HALF_WIDTH).add_(1.0).clamp_(min=0.0)
+        signal += sheet.mul_(torch.index_select(tables[3], 0, index).view(tissues.shape))
         signal.clamp_(min=0)
     return signal
 

@@ -22,12 +22,14 @@ class TissueSignals:
     """One value per tissue id, float64 [tissues], arbitrary units.
 
     mean: signal. fine, coarse: change of the signal per standard deviation of the body's fine and coarse texture; signed,
-    so that a moister spot is darker on T1 and brighter on T2, in every sequence of the case at the same place.
+    so that a moister spot is darker on T1 and brighter on T2, in every sequence of the case at the same place. septa: change
+    of the signal inside the sheets of fat between strands and lobules.
     """
 
     mean: np.ndarray
     fine: np.ndarray
     coarse: np.ndarray
+    septa: np.ndarray
 
 
 def tissue_signals(relaxation: Relaxation, acquisition: Acquisition) -> TissueSignals:
@@ -52,8 +54,9 @@ def tissue_signals(relaxation: Relaxation, acquisition: Acquisition) -> TissueSi
     # Where T1 and T2 cancel (PD weighting) tissue would be flat: keep at least half of the tabled variation.
     change = np.where(np.abs(change) < 0.5 * mean, np.where(change < 0, -0.5, 0.5) * mean, change)
     fine = change * relaxation.texture / 100
-    coarse = change * relaxation.variation / 100 + (fat_signal - water) * relaxation.fat_variation
-    return TissueSignals(mean, fine, coarse)
+    coarse = change * relaxation.variation / 100
+    septa = (fat_signal - water) * relaxation.fat_variation
+    return TissueSignals(mean, fine, coarse, septa)
 
 
 def _signal(relaxation: Relaxation, acquisition: Acquisition) -> np.ndarray:

@@ -24,6 +24,7 @@ Range = tuple[float, float]
 class Protocol:
     """One way to acquire a sequence. Times in ms, angles in degrees, ``weight`` relative to the others of the sequence.
 
+    ti: in ms; for ``flair`` relative to the time that nulls cerebrospinal fluid (which real scans miss by a little).
     te: in ms; for ``te_in_phase`` the echo is put where water and fat are in phase; for ``swi`` it is the echo time at 3 T.
     noise: default percent of the reference tissue. inu: default percent.
     """
@@ -48,7 +49,7 @@ PROTOCOLS: dict[tuple[str, str], tuple[Protocol, ...]] = {
     ),
     ("brain", "mri_t2"): (Protocol("tse", "spin_echo", (4000, 6000), (80, 110), noise=(0.4, 1.4)),),
     ("brain", "mri_pd"): (Protocol("tse", "spin_echo", (2500, 3500), (15, 35), noise=(0.8, 2.5)),),
-    ("brain", "mri_flair"): (Protocol("tse", "flair", (8500, 10500), (90, 130), ti=(0.97, 1.03), noise=(1.5, 4.0)),),
+    ("brain", "mri_flair"): (Protocol("tse", "flair", (8500, 10500), (90, 130), ti=(0.9, 1.02), noise=(1.5, 4.0)),),
     ("brain", "mri_swi"): (Protocol("gre", "swi", (27, 32), (18, 22), flip=(13, 17), noise=(1.0, 3.0)),),
     ("maisi", "mri_t1"): (
         Protocol("spoiled_gre", "spoiled_gre", (100, 180), (2.3, 4.6), flip=(65, 80), te_in_phase=True, inu=(20, 50)),
@@ -132,9 +133,7 @@ def draw_acquisition(
         ti *= null_time(csf_t1, tr)
     noise = draw(protocol.noise if parameters.noise_percent is None else parameters.noise_percent, rng)
     inu = draw(protocol.inu if parameters.inu_percent is None else parameters.inu_percent, rng)
-    return Acquisition(
-        protocol.name, protocol.kind, field_strength, tr, te, ti, flip, noise, inu, parameters.fat_suppression
-    )
+    return Acquisition(protocol.name, protocol.kind, field_strength, tr, te, ti, flip, noise, inu, parameters.fat_suppression)
 
 
 def _choose(protocols: tuple[Protocol, ...], name: str | None, sequence: str, rng: np.random.Generator) -> Protocol:

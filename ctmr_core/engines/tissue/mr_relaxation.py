@@ -43,15 +43,12 @@ class Relaxation:
 @cache
 def _columns() -> dict[str, np.ndarray]:
     source = resources.files("ctmr_core.engines.tissue.data").joinpath("relaxation.csv")
-    with source.open(encoding="utf-8", newline="") as stream:
-        rows = {row["tissue"]: row for row in csv.DictReader(stream)}
+    rows = {row["tissue"]: row for row in csv.DictReader(source.read_text(encoding="utf-8").splitlines())}
     missing = [tissue.name for tissue in tissues() if tissue.name not in rows]
     if missing:
-        raise EngineError("tissues without relaxation times", where=source.name, found=missing, fix="add a row for each")
+        raise EngineError("tissues without relaxation times", where="relaxation.csv", found=missing, fix="add a row for each")
     ordered = [rows[tissue.name] for tissue in tissues()]
-    return {
-        name: np.array([float(row[name]) for row in ordered]) for name in ordered[0] if name not in ("tissue", "source")
-    }
+    return {name: np.array([float(row[name]) for row in ordered]) for name in ordered[0] if name not in ("tissue", "source")}
 
 
 def chemical_shift_of_fat() -> float:

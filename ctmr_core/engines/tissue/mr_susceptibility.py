@@ -17,6 +17,7 @@ from ctmr_core.engines.tissue.mr_signals import PROTON_MHZ_PER_TESLA
 
 _MARGIN_MM = 20.0  # of air around the body, so that its periodic copies keep their distance
 _HIGH_PASS_MM = 3.5  # standard deviation of the low-pass image that homodyne filtering divides out (64 x 64 of 256 x 256)
+_EDGE_VOXELS = 0.65  # standard deviation of the blur that softens the label map's steps, as the image's own blur does
 _MASK_POWER = 4  # multiplications with the phase mask, Haacke et al. 2004
 _SLICE_MM = 1.5  # thickness over which a typical susceptibility-weighted slice dephases
 
@@ -51,12 +52,11 @@ class GradientEchoField:
         n = self.shift.shape[0]
         low, high = max(planes.start - 1, 0), min(planes.stop + 1, n)
         shift = self.shift[low:high]
-        total: torch.Tensor | None = None
+        total = torch.zeros_like(shift)
         for axis in range(3):
             difference = _central_difference(shift, axis).mul_(self.thickness[axis])
             difference *= difference
-            total = difference if total is None else total.add_(difference)
-        assert total is not None
+            total += difference
         total = total[planes.start - low : planes.stop - low]
         total.mul_((2 * np.pi) ** 2 / 24)
         # 1 / (1 + q + q^2 / 2) is exp(-q) to second order, and unlike exp it has the same bits in every thread.
@@ -95,7 +95,8 @@ def gradient_echo_field(
     squares = [(w * w).astype(np.float32) for w in wave]
     # Cycles until the echo per ppm: gamma / 2 pi in Hz per ppm, times seconds.
     cycles = np.float32(PROTON_MHZ_PER_TESLA * field_strength * te * 1e-3)
-    spectrum = scipy.fft.rfftn(_bottom_continued(chi.cpu().numpy(), padded), workers=threads, overwrite_x=True)
+    spectrum = scipy.fft.rfftn(_continued(chi.cpu().numpy(), padded), workers=threads, overwrite_x=True)
+    soft = [_gaussian(square, _EDGE_VOXELS * mm) for square, mm in zip(squares, spacing, strict=True)]
     radial = np.empty(spectrum.shape[1:], np.float32)
     for i, square in enumerate(squares[0]):
         np.add(squares[1][:, None], squares[2][None, :] + square, out=radial)
@@ -104,10 +105,11 @@ def gradient_echo_field(
         dipole = np.float32(1 / 3) - squares[2][None, :] / radial
         if i == 0:
             dipole[0, 0] = 0.0
-        spectrum[i] *= dipole * cycles
-    high_pass = [1 - np.exp(-2 * (np.pi * _HIGH_PASS_MM) ** 2 * square) for square in squares]
+        dipole *= soft[1][:, None]
+        dipole *= soft[2][None, :] * (soft[0][i] * cycles)
+        spectrum[i] *= dipole
     shift = _crop(scipy.fft.irfftn(spectrum, padded, workers=threads), chi.shape)
-    low = [(1 - part).astype(np.float32) for part in high_pass]
+    low = [_gaussian(square, _HIGH_PASS_MM) for square in squares]
     plane = low[1][:, None] * low[2][None, :]
     for i in range(len(low[0])):
         spectrum[i] *= 1 - low[0][i] * plane
@@ -117,14 +119,24 @@ def gradient_echo_field(
     return GradientEchoField(box, torch.from_numpy(shift).to(device), torch.from_numpy(local).to(device), thickness)
 
 
-def _bottom_continued(chi: np.ndarray, padded: list[int]) -> np.ndarray:
-    """``chi`` at the start of a volume of zeros; the neck goes on below the field of view and fades out (it is no air)."""
+def _gaussian(squared_frequency: np.ndarray, sigma_mm: float) -> np.ndarray:
+    """The Fourier transform of a Gaussian blur, float32; frequencies in cycles per mm."""
+    return np.exp(-2 * (np.pi * sigma_mm) ** 2 * squared_frequency).astype(np.float32)
+
+
+def _continued(chi: np.ndarray, padded: list[int]) -> np.ndarray:
+    """``chi`` at the start of a larger volume, float32. Where the field of view cuts the body, the body goes on and fades
+    out over half the margin on either side (negative indices wrap round): the cut is no surface to air.
+    """
     volume = np.zeros(padded, np.float32)
     x, y, z = chi.shape
     volume[:x, :y, :z] = chi
-    room = (padded[2] - z) * 2 // 3
-    fade = np.cos(np.linspace(0, np.pi / 2, room + 2)[1:-1]).astype(np.float32) ** 2
-    volume[:x, :y, padded[2] - room :] = chi[:, :, :1] * fade[::-1]  # negative z wraps round to the end
+    for axis, n in enumerate(chi.shape):
+        room = (padded[axis] - n) // 2
+        fade = np.cos(np.linspace(0, np.pi / 2, room + 2)[1:-1]).astype(np.float32) ** 2
+        planes = np.moveaxis(volume, axis, 0)
+        planes[n : n + room] = planes[n - 1] * fade[:, None, None]
+        planes[padded[axis] - room :] = planes[0] * fade[::-1, None, None]
     return volume
 
 
@@ -133,13 +145,14 @@ def _crop(volume: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
 
 
 def _bounding_box(tissues: torch.Tensor) -> Box:
-    """The smallest box that holds every voxel of the body; the whole volume where there is none."""
+    """The box that holds every voxel of the body and one of air around it; the whole volume where there is no body."""
     body = tissues > 0
     slices = []
     for axis in range(3):
         others = tuple(i for i in range(3) if i != axis)
         hit = torch.nonzero(body.any(dim=others[1]).any(dim=others[0])).flatten()
-        slices.append(slice(int(hit[0]), int(hit[-1]) + 1) if len(hit) else slice(0, tissues.shape[axis]))
+        n = tissues.shape[axis]
+        slices.append(slice(max(int(hit[0]) - 1, 0), min(int(hit[-1]) + 2, n)) if len(hit) else slice(0, n))
     return (slices[0], slices[1], slices[2])
 
 
