@@ -10,7 +10,7 @@ import torch
 
 from ctmr_core.anatomy.label_map import LabelMap
 from ctmr_core.cases.case import Case
-from ctmr_core.cases.seeds import case_rng, normal_noise
+from ctmr_core.cases.seeds import body_rng, case_rng, normal_noise
 from ctmr_core.engines.tissue.organ_vessels import liver_vessels, lung_vessels
 from ctmr_core.engines.tissue.parameters import TissueParameters, read_parameters
 from ctmr_core.engines.tissue.textures import coarse_field, upsample
@@ -43,7 +43,7 @@ class RenderContext:
         if label_map.tissues is None:
             from ctmr_core.anatomy.tissue_map import with_tissues
 
-            label_map = with_tissues(label_map)
+            label_map = with_tissues(label_map, body_rng(case.body, case.body_seed, "tissues"))
         self.label_map = label_map
         self._fields: OrderedDict[tuple[float, str], torch.Tensor] = OrderedDict()
         self._lattices: dict[tuple[float, str], torch.Tensor] = {}

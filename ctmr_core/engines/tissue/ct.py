@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from ctmr_core.cases.seeds import normal_noise
 from ctmr_core.engines.tissue.context import RenderContext
-from ctmr_core.engines.tissue.ct_anatomy import paint
+from ctmr_core.engines.tissue.ct_anatomy import paint, population_tables
 from ctmr_core.engines.tissue.ct_parameters import CtParameters, Kernel, Phase
 from ctmr_core.engines.tissue.ct_table import HuDraw, draw_hu
+from ctmr_core.engines.tissue.ct_template import fit_to_template, template_intensities, template_noise
 from ctmr_core.engines.tissue.noise import correlated_noise, noise_profile, water_equivalent_diameter
 from ctmr_core.engines.tissue.psf import blur, fwhm_to_sigma
 from ctmr_core.engines.tissue.textures import upsample
-from ctmr_core.cases.seeds import normal_noise
 
 HU_RANGE = (-1024, 3071)  # 12 bit
 #: Kernel -> in-plane resolution (FWHM, mm), roll-off of the noise spectrum (1/mm), noise relative to the standard kernel.
@@ -68,10 +69,16 @@ def render_ct(context: RenderContext, sequence: str) -> tuple[np.ndarray, dict[s
     settings = context.parameters.ct
     scan = draw_scan(context, sequence)
     draw = draw_hu(scan.phase, context.rng("ct/subject"), context.rng("ct/scanner"))
-    hu = blur(paint(context, draw, settings.texture), blur_sigmas(scan, context.spacing))
+    tables = population_tables(context, draw)
+    sigmas = blur_sigmas(scan, context.spacing)
+    hu = blur(paint(context, tables, settings.texture), sigmas)
     level = noise_level(hu, context.spacing, settings, scan)
+    measured = template_intensities(context, sequence)
+    if measured:
+        level = template_noise(measured, level)
+        hu = fit_to_template(context, tables, measured, level, settings.texture, sigmas, hu)
     add_noise(hu, context, sequence, settings, scan, level)
-    return quantise(hu), record(scan, settings, draw, level)
+    return quantise(hu), {**record(scan, settings, draw, level), "intensities": "template" if measured else "population"}
 
 
 def blur_sigmas(scan: CtScan, spacing: tuple[float, float, float]) -> tuple[float, float, float]:

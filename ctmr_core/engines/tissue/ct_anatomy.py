@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -17,17 +19,48 @@ _LUNG_GRADIENT = 70.0  # HU from front to back of a supine patient's lung in ins
 _LUNG_DEPTH = 180.0  # mm from front to back of an adult's lung
 
 
-def paint(context: RenderContext, draw: HuDraw, texture: float) -> torch.Tensor:
-    """HU of every voxel before the scanner: float32 [x, y, z] on the device. texture: scale of everything inside tissues."""
+@dataclass(frozen=True, eq=False)
+class HuTables:
+    """HU by label and tissue, float32 [labels, tissues]: ``mean``, and standard deviation of the ``fine`` and ``coarse`` texture.
+
+    cortical: HU of solid cortical bone per label; the ``mean`` of that tissue is the spongy bone beneath it, see
+    ``add_shells``. lung_vessel, hepatic_vessel: HU of the blood in the vessels grown into these organs.
+    """
+
+    mean: np.ndarray
+    fine: np.ndarray
+    coarse: np.ndarray
+    cortical: np.ndarray
+    lung_vessel: float
+    hepatic_vessel: float
+
+
+def population_tables(context: RenderContext, draw: HuDraw) -> HuTables:
+    """One scan's draw from the population, the same for all labels a tissue belongs to."""
     code = context.code
-    hu = code.gather(code.table(draw.mean))
-    add_shells(hu, context, float(draw.mean[tissue_id("cortical_bone")]))
+    cortical, spongy = tissue_id("cortical_bone"), tissue_id("trabecular_bone")
+    mean = code.table(draw.mean)
+    mean[:, cortical] = mean[:, spongy]
+    return HuTables(
+        mean=mean,
+        fine=code.table(draw.fine),
+        coarse=code.table(draw.coarse),
+        cortical=np.full(code.rows, draw.mean[cortical], np.float32),
+        lung_vessel=float(draw.mean[tissue_id("lung_vessel")]),
+        hepatic_vessel=float(draw.mean[tissue_id("hepatic_vessel")]),
+    )
+
+
+def paint(context: RenderContext, tables: HuTables, texture: float) -> torch.Tensor:
+    """HU of every voxel before the scanner: float32 [x, y, z] on the device. texture: scale of everything inside tissues."""
+    hu = context.code.gather(tables.mean)
+    add_shells(hu, context, tables.cortical)
     if texture > 0:
-        add_texture(hu, context, code.table(draw.fine * texture), code.table(draw.coarse * texture))
+        add_texture(hu, context, tables.fine * np.float32(texture), tables.coarse * np.float32(texture))
         add_gas_bubbles(hu, context)
         add_lung_gradient(hu, context, texture)
-        add_vessels(hu, context.lung_vessels, float(draw.mean[tissue_id("lung_vessel")]))
-        add_vessels(hu, context.liver_vessels, float(draw.mean[tissue_id("hepatic_vessel")]))
+        add_vessels(hu, context.lung_vessels, tables.lung_vessel)
+        add_vessels(hu, context.liver_vessels, tables.hepatic_vessel)
     return hu
 
 

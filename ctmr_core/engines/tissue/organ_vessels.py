@@ -10,10 +10,10 @@ from ctmr_core.engines.tissue.vessels import VoxelShares, grow_tree, rasterise, 
 
 _LUNG_SIDES = (("left lung upper lobe", "left lung lower lobe"), ("right lung upper lobe", "right lung middle lobe", "right lung lower lobe"))
 _LUNG_HEIGHT = 230.0  # mm, adult in inspiration; places the hilum of a lung that the field of view cuts
-_LUNG_TIPS_PER_LITRE = 190.0
-_LUNG_TIP_RADIUS = 0.55  # mm
-_LIVER_TIPS_PER_LITRE = 70.0
-_LIVER_TIP_RADIUS = 0.8
+_LUNG_TIPS_PER_LITRE = 260.0
+_LUNG_TIP_RADIUS = 0.5  # mm
+_LIVER_TIPS_PER_LITRE = 30.0
+_LIVER_TIP_RADIUS = 1.4
 _MAX_TIPS = 700
 _FEW_PLACES = 200
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_MURRAY = 2.7  # exponent of the radius law at a branching (Murray 1926: 3; measured in lungs 2.3-3)
+_MURRAY = 2.4  # exponent of the radius law at a branching (Murray 1926: 3; measured in lungs 2.3-3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class VoxelShares:
     share: np.ndarray
 
 
-def grow_tree(points: np.ndarray, root: np.ndarray, leaf_radius: float, balance: float = 0.35) -> VesselTree:
+def grow_tree(points: np.ndarray, root: np.ndarray, leaf_radius: float, balance: float = 0.55) -> VesselTree:
     """A tree from ``root`` to every one of ``points``.
 
     Points are taken in order of their distance from the root; each joins the node that costs least in wire plus
