@@ -62,6 +62,9 @@ class Dataset:
         missing = [name for name in ("case_id", "case_key") if name not in manifest.column_names]
         if missing:
             raise StoreError("the manifest lacks a column", found=missing, allowed="case_id, case_key, ...")
+        for name in ("case_id", "case_key"):  # a table made of empty lists has columns of no type
+            position = manifest.column_names.index(name)
+            manifest = manifest.set_column(position, name, manifest[name].cast(pa.string()))
         if len(pc.unique(manifest["case_id"])) != manifest.num_rows:
             raise StoreError("the manifest names a case id twice", found=_first_repeated(manifest["case_id"]))
         old = self.manifest
@@ -157,6 +160,9 @@ class Dataset:
         if case_id not in self._volumes:
             raise KeyError(f"{case_id!r} is not an accepted case of {self.uri}")
         return DatasetVolume(self, case_id, self._volumes[case_id])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"storage": self.storage}  # a spawned worker reads the catalog itself
 
     def __repr__(self) -> str:
         return f"Dataset({self.uri!r}, {len(self)} cases)"

@@ -64,7 +64,7 @@ def resume(dataset: Dataset, manifest: pa.Table) -> Resume:
     The catalog answers for what is sealed; commit records are looked at only for cases it does not have.
     """
     index = dataset.index
-    keys, ids = manifest["case_key"].combine_chunks(), manifest["case_id"].combine_chunks()
+    keys, ids = (manifest[name].cast(pa.string()).combine_chunks() for name in ("case_key", "case_id"))
     if len(keys) != len(pc.unique(keys)):
         raise StoreError("the manifest holds a case key twice", fix="plan it anew with `ctmr plan`")
     place = pc.index_in(keys, value_set=index["case_key"].combine_chunks())

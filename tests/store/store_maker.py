@@ -61,7 +61,9 @@ def make_case(number: int = 0, **changes: object) -> Case:
     return Case(**{**fields, **changes})
 
 
-def make_label_map(size: tuple[int, int, int], seed: int = 0, vocabulary: str = "maisi", affine: np.ndarray | None = None) -> LabelMap:
+def make_label_map(
+    size: tuple[int, int, int], seed: int = 0, vocabulary: str = "maisi", affine: np.ndarray | None = None
+) -> LabelMap:
     language = load_vocabulary(vocabulary)
     rng = np.random.default_rng(seed)
     ids = np.array([0, *sorted(language.by_id)], language.dtype)

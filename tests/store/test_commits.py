@@ -135,7 +135,12 @@ def test_failures_are_kept_replaced_and_cleared_by_a_commit(tmp_path: Path) -> N
             storage, FailureRecord(case_id=case.case_id, case_key=case.key, status="failed", attempts=3, reason="ValueError: no")
         )
     worse = FailureRecord(
-        case_id=cases[1].case_id, case_key=cases[1].key, status="quarantined", attempts=2, reason="died: signal 11", traceback="..."
+        case_id=cases[1].case_id,
+        case_key=cases[1].key,
+        status="quarantined",
+        attempts=2,
+        reason="died: signal 11",
+        traceback="...",
     )
     record_failure(storage, worse)
     commit(storage, reject_case(cases[2]))

@@ -16,12 +16,12 @@ from ome_zarr.io import parse_url
 from ome_zarr.reader import Reader
 from ome_zarr_models.v05.image import Image
 from ome_zarr_models.v05.image_label import ImageLabel
-from tests.store.store_maker import make_label_map
 
 from ctmr_core.anatomy.label_map import LabelMap
 from ctmr_core.errors import IntegrityError, StoreError
 from ctmr_core.store import Volume, open_storage, write_volume
 from ctmr_core.store.storage import LocalStorage
+from tests.store.store_maker import make_label_map
 
 SIZE = (70, 33, 130)
 
@@ -67,7 +67,16 @@ def test_voxels_come_back_as_they_went_in(
 def test_a_slice_is_what_numpy_would_give(tmp_path: Path) -> None:
     storage, images, _, stored = _store(tmp_path)
     lazy, image = Volume(storage, "v", stored.path).images["ct"], images["ct"]
-    for index in (np.s_[0], np.s_[-1, 5], np.s_[3:9, ..., 2], np.s_[::-1], np.s_[5:5], np.s_[:, -4:-1], np.s_[1, 2, 3], np.s_[69:10:-7]):
+    for index in (
+        np.s_[0],
+        np.s_[-1, 5],
+        np.s_[3:9, ..., 2],
+        np.s_[::-1],
+        np.s_[5:5],
+        np.s_[:, -4:-1],
+        np.s_[1, 2, 3],
+        np.s_[69:10:-7],
+    ):
         assert np.array_equal(lazy[index], image[index])
         assert np.shape(lazy[index]) == image[index].shape
     for wrong in (np.s_[70], np.s_[0, 0, -131], np.s_[0, 0, 0, 0], np.s_[..., 0, ...], np.array([1, 2]), None):
@@ -185,7 +194,9 @@ def test_empty_chunks_are_written_and_the_root_document_comes_last(tmp_path: Pat
     assert (np.asarray(volume.images["ct"]) == -1024).all()
     names = [entry.name for entry in stored.objects]
     assert names[-1] == "zarr.json"
-    assert max(i for i, name in enumerate(names) if "/c/" in name) < min(i for i, n in enumerate(names) if n.endswith("zarr.json"))
+    assert max(i for i, name in enumerate(names) if "/c/" in name) < min(
+        i for i, n in enumerate(names) if n.endswith("zarr.json")
+    )
 
 
 def test_a_flipped_bit_raises_in_both_readers(tmp_path: Path) -> None:
