@@ -67,7 +67,7 @@ class Abdomen:
             depth = -p["cavity"]
             along = (y + 42 - dy) * 0.82 - (z - 132 - dz) * 0.30
             up = (z - 132 - dz) * 0.95 + (y + 42 - dy) * 0.30
-            lens = ellipsoid(depth, along, up, (6.0, 0, 0), (32 * k, 46 * k, 52 * k))
+            lens = ellipsoid(depth, along, up, (17.0, 0, 0), (25 * k, 47 * k, 54 * k))
             lens = np.maximum(lens, x + 30)
             return smooth_max(smooth_max(lens, 4.0 - depth, 6.0), p["diaphragm"] + 4.0, 6.0) + 1.2 * p["noise"]
 

@@ -99,6 +99,7 @@ class ParametricTorso:
         abdomen.adrenals()
         abdomen.gallbladder()
         abdomen.pelvis_organs()
+        bowel.mesentery()
         vessels.paint()
         ThoraxBones(canvas, self._streams("torso/ribs")).paint()
         Spine(canvas).paint()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ctmr_core.anatomy.parametric.shapes import spline, sweep
+from ctmr_core.anatomy.parametric.shapes import SplineNoise, spline, sweep
 from ctmr_core.anatomy.parametric.torso.abdomen import Abdomen
 from ctmr_core.anatomy.parametric.torso.canvas import BODY, Canvas, Patch
 from ctmr_core.anatomy.parametric.torso.person import Person
@@ -31,6 +31,9 @@ class Bowel:
         self._girth = float(np.clip(1 + 0.12 * rng.standard_normal(), 0.8, 1.25)) * (0.9 + 0.3 * person.gas)
         self._phase = rng.uniform(0, 6.28, 4)
         self._fill = float(rng.uniform(0.75, 1.12))
+        self._froth = SplineNoise(rng, 7.0, (190.0, 170.0, 220.0))
+        self._dryness = float(rng.uniform(0.5, 1.6))
+        self._arcades = _arcades(rng, self._loops)
         self._level = float(rng.uniform(-0.3, 0.45))
 
     def small_bowel(self) -> None:
@@ -65,6 +68,15 @@ class Bowel:
         wall = self.canvas.field((-150, -90, -270), (150, 130, 160), lambda p: p["cavity"] + 2.0 - np.where(p["z"] < -215, 40, 0), 4.0)
         self._hollow(self._within(patch, wall), 62, "colon_wall", "stool", 2.0, "stool")
         self._gas(patch, 62, 0.25 + 0.5 * self.person.gas, 2.6)
+        bubbles = self.canvas.field((-150, -90, -150), (150, 130, 160), lambda p: self._froth.on_lattice(p.axes), 3.0)
+        if bubbles is not None:
+            froth = self._within(patch, Patch(bubbles.box, (self._dryness - bubbles.values) * 3))
+            self.canvas.paint(froth, 62, "bowel_gas", below=-2.8, only=["stool"])
+
+    def mesentery(self) -> None:
+        """Small vessels that fan from the root of the mesentery to the loops."""
+        patch = self.canvas.tubes(self._arcades)
+        self.canvas.paint(patch, None, "venous_blood", only=["visceral_fat"])
 
     def stomach(self) -> None:
         line = [(x, y + 0.6 * self._forward(y, z), z, r * (1.0 if i in (0, 8) else self._fill)) for i, (x, y, z, r) in enumerate(_STOMACH)]
@@ -126,7 +138,7 @@ def _small_bowel(rng: np.random.Generator, person: Person) -> list[np.ndarray]:
     turn = np.deg2rad(rng.uniform(-25, 25))
     push = max(person.visceral_mm, 0) * 0.8
     ys = np.arange(-14, 84 + push, pitch * 0.96)
-    for layer, z in enumerate(np.arange(-152.0, 110.0, pitch)):
+    for layer, z in enumerate(np.arange(-176.0, 110.0, pitch)):
         rows = ys if layer % 2 == 0 else ys[::-1]
         for row, y in enumerate(rows):
             xs = np.arange(-88.0, 96.0, pitch)
@@ -138,7 +150,7 @@ def _small_bowel(rng: np.random.Generator, person: Person) -> list[np.ndarray]:
                 point[2] += 18 * np.sin(x * 0.03 + turn * 4) + 0.25 * x * np.sin(turn)
                 radius = rng.uniform(9.0, 12.2)
                 front = CAVITY_FRONT(np.array([point[2]]))[0] + VISCERAL(np.array([point[2]]))[0] * person.visceral_mm
-                low_pelvis = point[2] < -120 and (abs(point[0]) > 62 or point[1] < -5)
+                low_pelvis = point[2] < -120 and (abs(point[0]) > 48 or point[1] < -12)
                 if point[1] > front - 13 or low_pelvis or abs(point[0]) > 96 or point[2] > (100 if point[0] < -8 and point[1] > 0 else 52) or rng.random() < 0.05:
                     if len(run) > 1:
                         loops.append(np.array(run))
@@ -148,3 +160,15 @@ def _small_bowel(rng: np.random.Generator, person: Person) -> list[np.ndarray]:
     if len(run) > 1:
         loops.append(np.array(run))
     return loops
+
+
+def _arcades(rng: np.random.Generator, loops: list[np.ndarray]) -> list[np.ndarray]:
+    """Mesenteric branches (x, y, z, radius) from the root to points of the loops."""
+    points = np.concatenate(loops)[:, :3]
+    ends = points[rng.choice(len(points), 48, replace=False)] + rng.normal(0, 6, (48, 3))
+    lines = []
+    for end in ends:
+        start = np.array([6.0 - 0.1 * end[2], 30.0, np.clip(end[2] + 30, -60, 60)])
+        middle = (start + end) / 2 + rng.normal(0, 7, 3)
+        lines.append(np.array([[*start, 2.4], [*middle, 1.9], [*end, 1.3]]))
+    return lines

@@ -114,8 +114,9 @@ class Chest:
 
         def groove(p: Lattice) -> np.ndarray:
             x, y, z = p.xyz
-            ring = np.abs(ellipsoid(x, y, z, (14, -4, 236), (46 * k, 40 * k, 42 * k))) - 2.5
-            return np.maximum(ring, -(_heart(p, k) + 6 + 2 * p["noise"]))
+            ring = np.abs(ellipsoid(x, y, z, (14, -4, 236), (46 * k, 40 * k, 42 * k))) - 3.0
+            apart = np.abs(ellipsoid(x, y, z, (-50, 4, 204), (58 * k, 34 * k, 34 * k), _HEART_AXES)) - 2.2
+            return np.maximum(np.minimum(ring, apart), -(_heart(p, k) + 8 + 3 * p["noise"]))
 
         self.canvas.paint(self.canvas.field(low, high, groove, 3.0), None, "epicardial_fat", only=["myocardium"])
 

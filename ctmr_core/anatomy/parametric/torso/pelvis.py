@@ -51,7 +51,7 @@ class Pelvis:
         right = side > 0
         self._blob(side, (80, -76, -176), (68, 30, 88), rotation(about_y=-24, about_z=24), 99 if right else 98)
         self._behind(side)
-        self._blob(side, (118, -34, -122), (26, 58, 66), rotation(about_y=-6, about_z=-28), 101 if right else 100)
+        self._blob(side, (117, -32, -120), (30, 60, 70), rotation(about_y=-6, about_z=-28), 101 if right else 100)
         self._blob(side, (112, -14, -136), (17, 36, 46), rotation(about_y=-8, about_z=-26), 103 if right else 102)
 
     def _behind(self, side: float) -> None:
@@ -129,11 +129,11 @@ class Pelvis:
             field = None
             for i in range(3, 9):
                 hub = 0 if i >= 5 else 2
-                field = plate(p.axes, fan[[hub, i, i + 1]], 3.4, out=field)
+                field = plate(p.axes, fan[[hub, i, i + 1]], 4.4, out=field)
             for triple in ((0, 1, 2), (0, 2, 5)):
                 field = plate(p.axes, fan[list(triple)], 5.5, out=field)
-            field = sweep(p.axes, fan[[3, 4, 5, 6, 7, 8, 9, 0]], np.array([6.0, 6, 5.5, 6, 6, 6, 6.5, 11]), out=field)
-            field = sweep(p.axes, fan[[2, 1, 0]], np.array([8.0, 8, 13]), out=field)
+            field = sweep(p.axes, fan[[3, 4, 5, 6, 7, 8, 9, 0]], np.array([8.0, 7.5, 7, 7, 7, 7.5, 8, 12]), out=field)
+            field = sweep(p.axes, fan[[2, 1, 0]], np.array([10.0, 10.5, 16]), out=field)
             field = sweep(p.axes, world[10:17], np.array([13.0, 8.5, 8, 8, 6, 6, 10]), out=field)
             field = sweep(p.axes, world[17:21], np.array([13.0, 14, 15, 9]), out=field)
             x, y, z = p.xyz
@@ -142,7 +142,7 @@ class Pelvis:
             return np.maximum(field, -ellipsoid(x * np.float32(side), y, z, HEAD, (27.5, 27.5, 27.5)))
 
         patch = self.canvas.world_field(world.min(0) - 36, world.max(0) + 36, shape, 2.0)
-        paint_bone(self.canvas, patch, 96 if side > 0 else 95, 1.6)
+        paint_bone(self.canvas, patch, 96 if side > 0 else 95, 1.1)
 
     def _femur(self, side: float) -> None:
         line = [(102, -3, -214, 17.0), (120, -8, -232, 16.0), (134, -12, -246, 17.0)]

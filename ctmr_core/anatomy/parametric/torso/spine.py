@@ -121,7 +121,7 @@ class Spine:
         lines = _processes(name, z, width, depth)
         points = [centre - up * half, centre + up * half, centre + [width, 0, 0]]
         shrink = 0.85 if name[0] == "T" and z > 150 else 1.0
-        local = [np.asarray(line) * [1, 1, shrink, 1.14] for line in lines]
+        local = [np.asarray(line) * [1, 1, shrink, 1.4 if name[0] in "LS" else 1.25] for line in lines]
         for line in local:
             points.extend(centre + line[:, :3] @ frame)
         world = self.canvas.frame.to_patient(np.array(points))
@@ -138,7 +138,7 @@ class Spine:
 
         centre_world = (world[0] + world[1]) / 2
         patch = self.canvas.world_field(world.min(0) - 30, world.max(0) + 30, shape, 2.0)
-        paint_bone(self.canvas, patch, label, 0.8)
+        paint_bone(self.canvas, patch, label, 0.65)
 
     def _discs(self) -> None:
         for (lower, _, z0, w0, d0), (_, _, z1, w1, d1) in zip(LEVELS[:-1], LEVELS[1:], strict=True):
@@ -161,7 +161,7 @@ class Spine:
             self.canvas.paint(patch, BODY, "intervertebral_disc")
 
     def _sacrum(self) -> None:
-        rows = [(-98.0, 52.0, 11.0), (-122.0, 44.0, 11.0), (-146.0, 36.0, 9.5), (-168.0, 29.0, 8.0), (-186.0, 20.0, 6.5)]
+        rows = [(-98.0, 48.0, 13.0), (-122.0, 41.0, 13.0), (-146.0, 34.0, 11.0), (-168.0, 27.0, 9.0), (-186.0, 19.0, 7.0)]
         corners, lines = [], []
         for z, half, _ in rows:
             back = 4.0
@@ -169,7 +169,13 @@ class Spine:
             lines.append((0.0, spine_y(z) - 1, z))
         tail = [(0.0, spine_y(-195), -196.0), (0.0, spine_y(-215) + 8, -216.0)]
         crest = [(0.0, spine_y(z) - 17 + 6 * (z < -150), z - 4) for z in (-110.0, -130.0, -150.0)]
-        world = self.canvas.frame.to_patient(np.array(corners + lines + tail + crest))
+        holes = [
+            (side * x, spine_y(z) + dy, z)
+            for side in (-1.0, 1.0)
+            for x, z in ((21.0, -114.0), (18.5, -138.0), (16.0, -160.0))
+            for dy in (22.0, -30.0)
+        ]
+        world = self.canvas.frame.to_patient(np.array(corners + lines + tail + crest + holes))
 
         def shape(p):
             field = None
@@ -180,9 +186,12 @@ class Spine:
                 field = plate(p.axes, np.stack([b, d, c]), thick, out=field)
             field = sweep(p.axes, world[10:15], np.array([16.0, 14, 12, 9, 8]), out=field)
             field = sweep(p.axes, world[14:17], np.array([8.0, 6, 3.5]), out=field)
-            return sweep(p.axes, world[17:20], np.array([5.0, 5, 4]), out=field)
+            field = sweep(p.axes, world[17:20], np.array([6.0, 6, 5]), out=field)
+            for i in range(20, len(world), 2):
+                np.maximum(field, -sweep(p.axes, world[i : i + 2], np.array([4.0, 4.0]), 20.0), out=field)
+            return field
 
-        paint_bone(self.canvas, self.canvas.world_field(world.min(0) - 22, world.max(0) + 22, shape, 2.0), 97, 1.4)
+        paint_bone(self.canvas, self.canvas.world_field(world.min(0) - 22, world.max(0) + 22, shape, 2.0), 97, 1.0)
 
     def _canal(self) -> None:
         def line(radius, low, high, shift=0.0):

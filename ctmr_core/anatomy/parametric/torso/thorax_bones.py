@@ -79,7 +79,7 @@ class ThoraxBones:
         patch = self.canvas.world_field(
             *field_box, lambda p: sweep(p.axes, world, height, 7.0, thin=outward, ratio=1.75), 2.0
         )
-        paint_bone(self.canvas, patch, (74 if side > 0 else 62) + number, 1.2)
+        paint_bone(self.canvas, patch, (74 if side > 0 else 62) + number, 0.8)
         end = points[-1].copy()
         end[0] *= side
         return end, float(angle[-1]), float(z[-1])
@@ -131,7 +131,7 @@ class ThoraxBones:
                 field = plate(p.axes, np.stack([b, d, c]), thick, out=field)
             return field
 
-        paint_bone(self.canvas, self.canvas.world_field(world.min(0) - 16, world.max(0) + 16, shape, 2.0), 122, 1.1)
+        paint_bone(self.canvas, self.canvas.world_field(world.min(0) - 16, world.max(0) + 16, shape, 2.0), 122, 0.7)
 
     def _clavicle(self, side: float) -> None:
         line = [(24, 44, 331, 9.0), (48, 46, 340, 6.5), (84, 28, 348, 5.6), (118, -2, 353, 6.2), (143, -18, 353, 6.8)]

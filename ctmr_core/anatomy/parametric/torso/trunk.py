@@ -15,12 +15,12 @@ from ctmr_core.anatomy.parametric.torso.person import Person
 TOP, BOTTOM = 432.0, -400.0
 
 _Z = (-260.0, -215.0, -170.0, -130.0, -90.0, -50.0, 0.0, 50.0, 100.0, 150.0, 200.0, 250.0, 290.0, 315.0, 335.0, 352.0, 366.0)
-CAVITY_WIDTH = Profile(_Z, (22, 37, 52, 86, 116, 126, 124, 127, 133, 137, 136, 127, 110, 90, 68, 48, 34))
-CAVITY_FRONT = Profile(_Z, (18, 42, 66, 82, 88, 86, 82, 82, 86, 87, 80, 68, 54, 41, 28, 14, -2))
-CAVITY_BACK = Profile(_Z, (-48, -62, -70, -72, -66, -64, -68, -76, -86, -92, -97, -97, -92, -86, -78, -68, -60))
+CAVITY_WIDTH = Profile(_Z, (20, 33, 50, 84, 116, 126, 124, 127, 133, 137, 136, 127, 110, 90, 68, 48, 34))
+CAVITY_FRONT = Profile(_Z, (14, 36, 64, 82, 88, 86, 82, 82, 86, 87, 80, 68, 54, 41, 28, 14, -2))
+CAVITY_BACK = Profile(_Z, (-46, -58, -68, -72, -66, -64, -68, -76, -86, -92, -97, -97, -92, -86, -78, -68, -60))
 
 _ZF = (-400.0, -300.0, -260.0, -215.0, -170.0, -120.0, -60.0, 0.0, 60.0, 120.0, 170.0, 220.0, 260.0, 300.0, 330.0, 350.0, 370.0, 395.0, 440.0)
-FASCIA_WIDTH = Profile(_ZF, (150, 164, 166, 164, 156, 148, 144, 142, 143, 149, 156, 163, 168, 166, 148, 112, 76, 60, 55))
+FASCIA_WIDTH = Profile(_ZF, (150, 162, 163, 159, 151, 144, 139, 140, 143, 149, 156, 163, 168, 166, 148, 112, 76, 60, 55))
 FASCIA_FRONT = Profile(_ZF, (62, 70, 74, 84, 94, 99, 99, 95, 94, 97, 98, 95, 90, 76, 58, 44, 32, 24, 20))
 FASCIA_BACK = Profile(_ZF, (-80, -88, -96, -98, -98, -100, -100, -100, -102, -106, -112, -118, -120, -116, -108, -100, -90, -82, -76))
 #: how fat clings: relative thickness of the subcutaneous layer by height.
@@ -54,7 +54,7 @@ def build_trunk(canvas: Canvas, person: Person, noise: SplineNoise) -> None:
         buttock = ellipsoid(x, y, z, (side * 72, -66, -188), (62, 52, 76))
         fascia = smooth_min(fascia, buttock, 20.0)
     canvas.coarse["fascia"] = fascia.astype(np.float32)
-    fat = np.float32(person.subcutaneous_mm) * FAT(z) * (1 + 0.10 * grain)
+    fat = np.float32(person.subcutaneous_mm) * FAT(z) * (1 + 0.02 * grain)
     flank = np.clip(np.abs(x) / 130, 0, 1.2)
     rear = np.clip(-y / 90, 0, 1.2)
     fat = fat * (0.75 + 0.35 * flank * rear + 0.3 * rear * (z < 60)) + 1.5
@@ -127,10 +127,12 @@ def _intermuscular_fat(p) -> np.ndarray:
     armpit = ellipsoid(np.abs(x), y, z, (146, 2, 282), (20, 26, 44)) + 3 * grain
     groin = ellipsoid(np.abs(x), y, z, (62, 62, -225), (26, 16, 40)) + 3 * grain
     ischial = ellipsoid(np.abs(x), y, z, (34, -58, -246), (16, 26, 30)) + 2 * grain
-    thigh = np.where(z < -255, np.abs(np.sin(np.arctan2(y + 2, np.abs(x) - 100) * 2.5 + 0.4 * grain)) * 26 - 1.8, 9.0)
+    thigh = np.where(z < -255, np.abs(np.sin(np.arctan2(y + 2, np.abs(x) - 100) * 2.5 + 0.3 * grain)) * 26 - 2.0, 9.0)
     rim = np.where(z < -255, np.abs(fascia + 26 + 3 * grain) - 1.2, 9.0)
     out = sheets
-    for part in (line, chest, armpit, groin, ischial, thigh, rim):
+    limbs = (z > 225) | (z < -90)
+    septa = np.where(limbs & (cavity > 8), np.abs(grain + 0.25) * 11 - 0.8, 9.0)
+    for part in (line, chest, armpit, groin, ischial, thigh, rim, septa):
         out = np.minimum(out, part)
     return np.maximum(out, fascia + 2)
 
