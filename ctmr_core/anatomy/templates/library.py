@@ -22,6 +22,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import SpatialImage
@@ -95,11 +96,18 @@ class TemplateRow(BaseModel):
 
 
 class TemplateLibrary:
-    """Templates on disk. Open one with ``TemplateLibrary.open``; the index is read once."""
+    """Templates on disk. Open one with ``TemplateLibrary.open``; the index is read once, rows are made when asked for.
 
-    def __init__(self, path: Path, rows: dict[str, TemplateRow]) -> None:
+    index: table of ``SCHEMA``, ordered by id.
+    """
+
+    def __init__(self, path: Path, index: pa.Table) -> None:
         self.path = path
-        self._rows = rows
+        self._use(index)
+
+    def _use(self, index: pa.Table) -> None:
+        self._index = index
+        self._places = {template_id: place for place, template_id in enumerate(index["id"].to_pylist())}
 
     @classmethod
     def open(cls, path: str | Path, create: bool = False) -> TemplateLibrary:
@@ -111,29 +119,32 @@ class TemplateLibrary:
                     "there is no template library here", where=str(path), fix="import a label map first (`ctmr templates import`)"
                 )
             (path / FOLDER).mkdir(parents=True, exist_ok=True)
-            library = cls(path, {})
-            with library._locked():
-                library._write_index()
-            return library
+            with _locked(path):
+                if not (path / INDEX).is_file():
+                    _write_index(path, rows_to_index([]))
         return cls(path, _read_index(path))
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._places)
 
     def __contains__(self, template_id: str) -> bool:
-        return template_id in self._rows
+        return template_id in self._places
+
+    def ids(self) -> tuple[str, ...]:
+        """Every id, in order."""
+        return tuple(self._places)
 
     def rows(self) -> tuple[TemplateRow, ...]:
         """Every row, ordered by id."""
-        return tuple(self._rows[template_id] for template_id in sorted(self._rows))
+        return tuple(_row(record) for record in self._index.to_pylist())
 
     def row(self, template_id: str) -> TemplateRow:
         """The row of one template; ``AnatomyError`` that lists near ids if there is none."""
         import difflib
 
-        if template_id in self._rows:
-            return self._rows[template_id]
-        near = difflib.get_close_matches(template_id, self._rows, n=8, cutoff=0.3) or sorted(self._rows)[:8]
+        if template_id in self._places:
+            return self._row_at(self._places[template_id])
+        near = difflib.get_close_matches(template_id, self._places, n=8, cutoff=0.3) or self.ids()[:8]
         raise AnatomyError(
             "the library has no such template",
             where=str(self.path),
@@ -183,9 +194,9 @@ class TemplateLibrary:
         check_template_id(template_id)
         bare = LabelMap(label_map.voxels, label_map.affine, label_map.vocabulary, intensities=label_map.intensities)
         row = _describe(template_id, bare, census or take_census(bare), source, licence, imported_with, notes)
-        with self._locked():
-            self._rows = _read_index(self.path)
-            if template_id in self._rows and not replace:
+        with _locked(self.path):
+            self._use(_read_index(self.path))
+            if template_id in self and not replace:
                 raise AnatomyError(
                     "the library has a template of this id",
                     where=str(self.path),
@@ -193,17 +204,15 @@ class TemplateLibrary:
                     fix="choose another --id, or --replace it",
                 )
             _write_label_map(self._file(template_id), bare)
-            self._rows[template_id] = row
-            self._write_index()
+            self._write(pa.concat_tables([self._without(template_id), rows_to_index([row])]).sort_by("id"))
         return row
 
     def remove(self, template_id: str) -> None:
         """Take a template out of the index, then delete its file."""
-        with self._locked():
-            self._rows = _read_index(self.path)
+        with _locked(self.path):
+            self._use(_read_index(self.path))
             self.row(template_id)
-            del self._rows[template_id]
-            self._write_index()
+            self._write(self._without(template_id))
             self._file(template_id).unlink(missing_ok=True)
 
     def find(
@@ -223,35 +232,82 @@ class TemplateLibrary:
         sum over the axes of \\|dim spacing - size spacing\\| / 10 + \\|dim - size\\| / 100 + \\|spacing - spacing asked\\|;
         templates with any axis of ``size - 128`` voxels or fewer are left out. Ties and no grid: by id.
         """
-        wanted_regions, wanted_labels = frozenset(regions), frozenset(labels)
-        found: list[tuple[float, str]] = []
-        for template_id, row in self._rows.items():
-            if vocabulary is not None and row.vocabulary != vocabulary:
-                continue
-            if not (wanted_regions.issubset(row.regions) and wanted_labels.issubset(row.volumes_ml)):
-                continue
-            if tumor_free and row.has_tumor and (TUMOR_LABELS[row.vocabulary] & set(row.lesions)) - wanted_labels:
-                continue
-            score = _distance(row, size, spacing)
-            if score is not None:
-                found.append((score, template_id))
-        found.sort()
-        return [self._rows[template_id] for _, template_id in found[:limit]]
+        fits = np.ones(len(self), bool)
+        if vocabulary is not None:
+            fits &= self._column("vocabulary") == vocabulary
+        for region in regions:
+            fits &= self._listed("regions", region)
+        wanted = frozenset(labels)
+        for label in wanted:
+            fits &= self._listed("labels", label)
+        if tumor_free:
+            for name, tumors in TUMOR_LABELS.items():
+                sick = np.logical_or.reduce([self._listed("lesions", label) for label in sorted(tumors - wanted)])
+                fits &= ~(sick & (self._column("vocabulary") == name))
+        score = self._distances(size, spacing)
+        fits &= np.isfinite(score)
+        places = np.flatnonzero(fits)
+        nearest = places[np.argsort(score[places], kind="stable")]
+        return [self._row_at(int(place)) for place in nearest[:limit]]
+
+    def _row_at(self, place: int) -> TemplateRow:
+        return _row(self._index.slice(place, 1).to_pylist()[0])
+
+    def _column(self, name: str) -> np.ndarray:
+        return self._index[name].to_numpy(zero_copy_only=False)
+
+    def _listed(self, name: str, value: str | int) -> np.ndarray:
+        """Which rows have ``value`` in their list column ``name``: bool [rows]."""
+        column = self._index[name].combine_chunks()
+        parents = pc.list_parent_indices(column).to_numpy()
+        here = pc.equal(pc.list_flatten(column), value).to_numpy(zero_copy_only=False).astype(bool)
+        listed = np.zeros(len(self), bool)
+        listed[parents[here]] = True
+        return listed
+
+    def _triples(self, name: str) -> np.ndarray:
+        return pc.list_flatten(self._index[name].combine_chunks()).to_numpy().reshape(-1, 3)
+
+    def _distances(self, size: Size | None, spacing: Spacing | None) -> np.ndarray:
+        """How far each template's grid is from the one asked for; infinite when it is far too small. float64 [rows]."""
+        dims, mm = self._triples("size"), self._triples("spacing")
+        score = np.zeros(len(self))
+        if size is not None:
+            asked_mm = mm if spacing is None else np.asarray(spacing)
+            score += (np.abs(dims * mm - np.multiply(size, asked_mm)) / 10 + np.abs(dims - size) / 100).sum(axis=1)
+            score[(dims <= np.subtract(size, 128)).any(axis=1)] = np.inf
+        if spacing is not None:
+            score += np.abs(mm - spacing).sum(axis=1)
+        return score
+
+    def _without(self, template_id: str) -> pa.Table:
+        return self._index.filter(pc.not_equal(self._index["id"], template_id))
+
+    def _write(self, index: pa.Table) -> None:
+        _write_index(self.path, index)
+        self._use(index)
 
     def _file(self, template_id: str) -> Path:
         check_template_id(template_id)
         return self.path / FOLDER / f"{template_id}.nii.gz"
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        with (self.path / ".lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
-    def _write_index(self) -> None:
-        records = [_record(row) for row in self.rows()]
-        with _replacing(self.path / INDEX) as temporary:
-            pq.write_table(pa.Table.from_pylist(records, schema=SCHEMA), temporary, compression="zstd")
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with (path / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _write_index(path: Path, index: pa.Table) -> None:
+    with _replacing(path / INDEX) as temporary:
+        pq.write_table(index.combine_chunks(), temporary, compression="zstd")
+
+
+def rows_to_index(rows: Iterable[TemplateRow]) -> pa.Table:
+    """The rows as a table of ``SCHEMA``, ordered by id."""
+    records = [_record(row) for row in sorted(rows, key=lambda row: row.id)]
+    return pa.Table.from_pylist(records, schema=SCHEMA)
 
 
 def check_template_id(template_id: str) -> str:
@@ -261,21 +317,6 @@ def check_template_id(template_id: str) -> str:
             "not a template id", found=template_id, allowed="1-80 letters, digits, - and _, starting with a letter or digit"
         )
     return template_id
-
-
-def _distance(row: TemplateRow, size: Size | None, spacing: Spacing | None) -> float | None:
-    """How far the template's grid is from the one asked for; None when it is far too small."""
-    score = 0.0
-    for axis in range(3):
-        dim, mm = row.size[axis], row.spacing[axis]
-        if size is not None:
-            if dim <= size[axis] - 128:
-                return None
-            asked_mm = spacing[axis] if spacing is not None else mm
-            score += abs(dim * mm - size[axis] * asked_mm) / 10 + abs(dim - size[axis]) / 100
-        if spacing is not None:
-            score += abs(mm - spacing[axis])
-    return score
 
 
 def _describe(
@@ -330,10 +371,8 @@ def _row(record: Mapping[str, Any]) -> TemplateRow:
     return TemplateRow.model_construct(None, **fields)
 
 
-def _read_index(path: Path) -> dict[str, TemplateRow]:
+def _read_index(path: Path) -> pa.Table:
     file = path / INDEX
-    if not file.is_file():
-        return {}
     try:
         table = pq.read_table(file)
     except (pa.ArrowException, OSError) as error:
@@ -344,7 +383,7 @@ def _read_index(path: Path) -> dict[str, TemplateRow]:
         raise AnatomyError(
             "this is not an index of templates, or one of another version", where=str(file), fix="import the templates again"
         )
-    return {record["id"]: _row(record) for record in table.to_pylist()}
+    return table
 
 
 def _write_label_map(file: Path, label_map: LabelMap) -> None:

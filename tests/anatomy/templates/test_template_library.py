@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctmr_core.anatomy.label_map import LabelIntensity, LabelMap
-from ctmr_core.anatomy.templates.library import TemplateLibrary, TemplateRow, check_template_id
+from ctmr_core.anatomy.templates.library import TemplateLibrary, TemplateRow, check_template_id, rows_to_index
 from ctmr_core.anatomy.vocabulary import load_vocabulary
 from ctmr_core.errors import AnatomyError
 
@@ -203,7 +203,7 @@ def test_find_ranks_by_the_published_distance(library):
         with_grid("longer", (256, 256, 168), (1.5, 1.5, 2.0)),  # 80 mm / 10 + 40 / 100 = 8.4
         with_grid("far_too_small", (128, 256, 128), (3.0, 1.5, 2.0)),
     ]
-    library = TemplateLibrary(library.path, {row.id: row for row in rows})
+    library = TemplateLibrary(library.path, rows_to_index(rows))
     found = library.find(size=(256, 256, 128), spacing=(1.5, 1.5, 2.0))
     assert [row.id for row in found] == ["exact", "same_too", "finer", "longer"]
 
@@ -216,7 +216,9 @@ def test_find_ranks_by_the_published_distance(library):
 )
 def test_nearest_is_never_farther_than_the_next(tmp_path_factory, grids, size, spacing):
     rows = {f"t{n}": with_grid(f"t{n}", (d, d, d), (mm, mm, mm)) for n, (d, mm) in enumerate(grids)}
-    found = TemplateLibrary(tmp_path_factory.getbasetemp(), rows).find(size=(size,) * 3, spacing=(spacing,) * 3)
+    found = TemplateLibrary(tmp_path_factory.getbasetemp(), rows_to_index(rows.values())).find(
+        size=(size,) * 3, spacing=(spacing,) * 3
+    )
 
     def score(row):
         d, mm = row.size[0], row.spacing[0]
