@@ -4,21 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ctmr_core.anatomy.lesions.sites import LESIONS
 from ctmr_core.anatomy.regions import center_labels
 from ctmr_core.anatomy.sequences import SKULL_STRIPPED
 from ctmr_core.anatomy.vocabulary import Vocabulary, load_vocabulary
 from ctmr_core.cases.bodies import BodyPool
+from ctmr_core.cases.case import Case
 from ctmr_core.cases.problems import near
 from ctmr_core.cases.recipe import Recipe
-from ctmr_core.errors import AnatomyError, RecipeError
-
-#: Lesions that are made of several labels; the label of a lesion is otherwise a label of the group "lesion".
-COMPOSITE_LESIONS = {"brain": ("brain tumor", "white matter lesion"), "maisi": ("kidney cyst",)}
+from ctmr_core.errors import AnatomyError, ManifestError, RecipeError
 
 
-def lesion_labels(vocabulary: Vocabulary) -> tuple[str, ...]:
-    """The lesions that can be asked for in bodies of this vocabulary."""
-    return (*COMPOSITE_LESIONS.get(vocabulary.name, ()), *(label.name for label in vocabulary if label.group == "lesion"))
+def refuse_case(case: Case, vocabulary_name: str) -> None:
+    """``ManifestError`` for one case whose sequences, centre or lesions its body cannot have; for manifests not planned here."""
+    vocabulary = load_vocabulary(vocabulary_name)
+    where = f"case {case.case_id}, field "
+    for sequence in case.sequences:
+        if sequence.endswith(SKULL_STRIPPED) and vocabulary_name != "brain":
+            raise ManifestError("skull-stripped sequences need a head", where=f"{where}sequences", found=sequence)
+    if case.center:
+        try:
+            center_labels(vocabulary, case.center)
+        except AnatomyError as error:
+            raise ManifestError(error.what, where=f"{where}center", found=case.center, allowed=error.allowed) from error
+    for index, lesion in enumerate(case.lesions):
+        known = LESIONS.get(vocabulary_name, ())
+        if lesion.label not in known:
+            what = f"bodies of the {vocabulary_name} vocabulary cannot have this lesion"
+            raise ManifestError(what, where=f"{where}lesions[{index}].label", found=lesion.label, allowed=known)
 
 
 def refuse_unrenderable(recipe: Recipe, pools: Sequence[Sequence[BodyPool]]) -> None:
@@ -84,13 +97,13 @@ def _refuse_lesions(recipe: Recipe, index: int, vocabulary: Vocabulary) -> None:
     group = recipe.groups[index]
     if group.lesions is None:
         return
-    known = lesion_labels(vocabulary)
+    known = LESIONS.get(vocabulary.name, ())
     extent = min(n * mm for size in group.size.options for n, mm in zip(size, group.spacing.limits[0], strict=True))
     for position, kind in enumerate(group.lesions.kinds):
         where = recipe.where("groups", index, "lesions", *(() if group.lesions.every else ("choose",)), position, "label")
         if kind.label not in known:
             other = "brain" if vocabulary.name == "maisi" else "maisi"
-            elsewhere = kind.label in lesion_labels(load_vocabulary(other))
+            elsewhere = kind.label in LESIONS.get(other, ())
             meant = near(kind.label, known)
             body = "a head" if vocabulary.name == "brain" else "a torso"
             what = f"{body} cannot have this lesion" if elsewhere else "unknown lesion"

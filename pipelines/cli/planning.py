@@ -56,10 +56,8 @@ def validate(
 
     Example:  ctmr validate manifests/examples.csv
     """
-    if path.suffix in RECIPE_SUFFIXES:
-        manifest = _plan(path, library)
-    else:
-        manifest = _checked_manifest(path, library, skip_invalid)
+    is_recipe = path.suffix in RECIPE_SUFFIXES
+    manifest = _plan(path, library) if is_recipe else _checked_manifest(path, library, skip_invalid)
     for error in manifest.skipped if not json else ():
         error_console.print(f"skipped: {error}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     skipped = [error.as_dict() for error in manifest.skipped]
@@ -78,6 +76,8 @@ def _plan(path: Path, library: Path | None) -> Manifest:
 
 
 def _checked_manifest(path: Path, library: Path | None, skip_invalid: bool) -> Manifest:
+    from ctmr_core.cases.bodies import PARAMETRIC_VOCABULARY
+    from ctmr_core.cases.feasibility import refuse_case
     from ctmr_core.cases.manifest import read_manifest
 
     manifest = read_manifest(path, skip_invalid)
@@ -86,13 +86,17 @@ def _checked_manifest(path: Path, library: Path | None, skip_invalid: bool) -> M
     for case in manifest.iter_cases():
         try:
             if opened is not None and case.template_id is not None:
-                opened.row(case.template_id)
+                vocabulary = opened.row(case.template_id).vocabulary
+            else:
+                vocabulary = PARAMETRIC_VOCABULARY.get(case.body.removeprefix("parametric:"), "")
             alike = case.model_copy(update={"case_id": "", "body_seed": 0, "split": "train", "seed": 0}).canonical_row()
             if alike not in seen:
                 seen.add(alike)
+                if vocabulary:
+                    refuse_case(case, vocabulary)
                 _validate_case(case)
         except CtmrError as error:
-            raise error.located(f"{path}, case {case.case_id}") from error
+            raise error.located(str(path)) from error
     return manifest
 
 
@@ -119,7 +123,7 @@ def _validate_case(case: Case) -> None:
     validate_checks(case.checks)
 
 
-def _print_summary(manifest: Manifest, headline: str, as_json: bool, **more: Any) -> None:
+def _print_summary(manifest: Manifest, headline: str, as_json: bool, /, **more: Any) -> None:
     summary = manifest.summary()
     if as_json:
         print_json({**more, **summary})

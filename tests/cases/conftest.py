@@ -28,7 +28,7 @@ groups:
     spacing: {uniform: [1.0, 2.0]}
     size: {choose: [[64, 64, 64], [96, 64, 64]]}
     center: head
-    lesions: [{label: white matter lesion, diameter: 8}]
+    lesions: [{label: left white matter lesion, diameter: 8}]
 """
 
 

@@ -287,7 +287,7 @@ def test_bad_rows_can_be_skipped(tmp_path):
 
 
 def test_only_parquet_is_written(recipe_path, tmp_path):
-    with pytest.raises(ManifestError, match="ends in .parquet"):
+    with pytest.raises(ManifestError, match="written as Parquet"):
         plan(load_recipe(recipe_path)).write(tmp_path / "m.csv")
     with pytest.raises(ManifestError, match="cannot be written"):
         plan(load_recipe(recipe_path)).write(recipe_path / "m.parquet")
@@ -311,6 +311,6 @@ def test_the_summary_counts_what_people_ask_for():
     assert summary["cases"] == 5
     assert summary["images"] == 8
     assert summary["with_lesions"] == 3
-    assert summary["lesions"] == {"hepatic tumor": 3, "white matter lesion": 1}
+    assert summary["lesions"] == {"hepatic tumor": 3, "left white matter lesion": 1}
     assert summary["splits"] == {"test": 1, "train": 3, "val": 1}
     assert summary["spacings"] == {"3 x 3 x 4": 3, "1.8 x 1.8 x 1.8": 2}

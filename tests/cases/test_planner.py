@@ -53,7 +53,7 @@ def test_choices_are_counted_out_exactly(recipe_path):
         0.5 <= case.engine_parameters["ct"]["dose"] <= 1.0 and case.engine_parameters["ct"]["fixed"] == 3 for case in torso
     )
     assert len({case.engine_parameters["ct"]["dose"] for case in torso}) == 10
-    assert all([lesion.label for lesion in case.lesions] == ["white matter lesion"] for case in head)
+    assert all([lesion.label for lesion in case.lesions] == ["left white matter lesion"] for case in head)
     assert [case.case_id for case in cases[:2]] == ["torso-ct-0000000", "torso-ct-0000001"]
 
 
@@ -201,7 +201,7 @@ def test_a_missing_library_is_refused(tmp_path, monkeypatch):
             ["field groups[0].lesions.choose[0].label", "unknown lesion", "did you mean 'hepatic tumor'"],
         ),
         (
-            "label: white matter lesion",
+            "label: left white matter lesion",
             "label: hepatic tumor",
             ["line 22, field groups[1].lesions[0].label", "a head cannot have this"],
         ),

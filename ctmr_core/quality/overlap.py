@@ -1,0 +1,73 @@
+"""Do image and label map show the same body: tissue that must be bright against air around it, overlap measured by Dice."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from ctmr_core.anatomy.sequences import SKULL_STRIPPED, is_ct
+from ctmr_core.cases.case import Case
+from ctmr_core.quality.base import Candidate, CheckResult
+from ctmr_core.quality.settings import Thresholds, thresholds
+from ctmr_core.quality.tissue_classes import kinds_table, thinned, tissue_codes
+
+AIR_HU = -500.0  # halfway between air and water
+_SIGNAL_SHARE = 0.15  # of the median soft-tissue signal: above the noise of any usable scan, below muscle in T2
+_WITHOUT_BACKGROUND = frozenset({"mri_adc", "mri_dwi", "mri_mra"})  # quotient and suppressed-background images
+_SMALLEST_BACKGROUND = 0.01
+_BRAIN_GROUPS = frozenset({"brain", "fluid", "lesion"})
+
+
+class OverlapCheck:
+    """Dice of "the image shows tissue" with "the labels say tissue", over tissue and surrounding air.
+
+    Gas, lung, bone, blood and fluid may be dark or bright and are left out (bone only in MR). Looked at on at most 128
+    samples per axis. Passed over when no air is in view.
+    """
+
+    name = "overlap"
+    #: A shift of a body by a tenth of its width costs about 0.1 of Dice.
+    thresholds: ClassVar[Thresholds] = {"ct_dice": 0.9, "mr_dice": 0.85}
+
+    def applies(self, case: Case) -> bool:
+        del case
+        return True
+
+    def run(self, candidate: Candidate) -> CheckResult:
+        limits = thresholds(candidate.case, self.name, self.thresholds)
+        region = thinned(candidate)
+        codes = tissue_codes(candidate, region)
+        labels = candidate.label_map.voxels[region]
+        background = labels == 0
+        scores, reasons = {}, []
+        for sequence, image in candidate.images.items():
+            if sequence in _WITHOUT_BACKGROUND or sequence.startswith("mri_mra"):
+                continue
+            sample = image[region]
+            kinds = ("soft", "fat", "fluid", "brain", "blood", "bone", "lesion") if is_ct(sequence) else ("soft", "fat", "brain")
+            tissue = kinds_table(*kinds)[codes]
+            outside = background
+            if sequence.endswith(SKULL_STRIPPED):
+                brain = _brain_table(candidate)[labels]
+                outside = ~brain
+                tissue = tissue & brain
+            if np.count_nonzero(outside) < _SMALLEST_BACKGROUND * outside.size or not tissue.any():
+                continue
+            threshold = AIR_HU if is_ct(sequence) else _SIGNAL_SHARE * float(np.median(sample[tissue]))
+            bright = sample > threshold
+            common = np.count_nonzero(bright & tissue)
+            dice = 2 * common / (np.count_nonzero(tissue) + common + np.count_nonzero(bright & outside))
+            scores[f"{sequence}/dice"] = dice
+            allowed = limits["ct_dice" if is_ct(sequence) else "mr_dice"]
+            if not dice >= allowed:
+                reasons.append(f"{sequence} and its labels overlap with a Dice of {dice:.2f}; allowed: {allowed:g} or more")
+        return CheckResult(self.name, scores, tuple(reasons))
+
+
+def _brain_table(candidate: Candidate) -> np.ndarray:
+    """bool table, index = label id: does the label stay when the skull is stripped."""
+    vocabulary = candidate.label_map.vocabulary
+    table = np.zeros(max(vocabulary.by_id) + 1, bool)
+    table[[label.id for label in vocabulary if label.group in _BRAIN_GROUPS and label.id < 500]] = True
+    return table
