@@ -96,7 +96,8 @@ def envelope_from_labels(labels: np.ndarray, spacing: Spacing, closed_top: bool)
     else:
         hull[:, :, slices[-1] + 1 :] = above[:, :, None]
     trunk = _trunk(hull > 0, mm)
-    distance = edt.edt(trunk, anisotropy=mm, parallel=1) - edt.edt(~trunk, anisotropy=mm, parallel=1)
+    inside, outside = (edt.edt(part, anisotropy=mm, parallel=1) for part in (trunk, ~trunk))
+    distance = np.clip(inside - outside, -HULL_CLOSING_MM, HULL_CLOSING_MM)  # infinite where the trunk fills the volume
     distance = ndimage.gaussian_filter(distance, [HULL_SMOOTHING_MM / s for s in mm], mode="nearest")
     zoom = [
         np.linspace(0, n - 1, size) if n > 1 else np.zeros(size) for n, size in zip(distance.shape, labels.shape, strict=True)

@@ -31,6 +31,7 @@ LUNGS = frozenset({28, 29, 30, 31, 32})
 HEAD_LABELS = frozenset({22, 120})
 SAME_GRID = 1e-3
 DARKEST_FAT_HU = -50.0
+OUTERMOST_FRACTION = 0.75
 
 Envelope = Literal["auto", "image", "labels", "none"]
 
@@ -258,14 +259,24 @@ def _mixed(label_map: LabelMap) -> tuple[int, ...]:
     return (BODY,) if label_map.vocabulary.name == "maisi" else ()
 
 
+def _is_outermost(voxels: np.ndarray, label: int) -> bool:
+    """Whether ``label`` is most of what borders on background along x and y: a drawn body, not some muscles called body."""
+    borders = on_label = 0
+    for axis in (0, 1):
+        near, far = (np.take(voxels, range(start, voxels.shape[axis] - 1 + start), axis=axis) for start in (0, 1))
+        edge = (near == 0) != (far == 0)
+        borders += int(np.count_nonzero(edge))
+        on_label += int(np.count_nonzero(np.maximum(near, far)[edge] == label))
+    return on_label >= OUTERMOST_FRACTION * borders
+
+
 def _with_envelope(
     label_map: LabelMap, census: LabelCensus, image: Scan | None, sequence: str, envelope: Envelope, notes: list[str]
 ) -> tuple[LabelMap, LabelCensus]:
     """The label map with label 200 around its labels, and its census; both unchanged where nothing is to be done."""
     if label_map.vocabulary.name != "maisi" or envelope == "none":
         return label_map, census
-    drawn = BODY in census.entries and census.voxels(BODY) > 0.2 * sum(entry.voxels for entry in census.entries.values())
-    if envelope == "auto" and drawn:
+    if envelope == "auto" and BODY in census.entries and _is_outermost(label_map.voxels, BODY):
         return label_map, census
     voxels, spacing = label_map.voxels, label_map.spacing
     if image is None or envelope == "labels":

@@ -62,30 +62,57 @@ def _is_whole(entry: LabelEntry, size_z: int) -> bool:
     return entry.box[2] > 0 and entry.box[5] < size_z
 
 
+#: Height of a vertebra with its disc, mm, of adults: lumbar and cervical Gilad and Nissan 1986, thoracic Panjabi et al. 1991.
+LEVEL_MM = {"L": 37.0, "T": 26.0, "C": 18.0}
+
+
+LUMBOSACRAL_MM = 20.0  # half a lumbar level: a disc nearer to the top of the sacrum is the one between S1 and L5
+
+
 def number_vertebrae(voxels: np.ndarray, stand_in: int, discs: np.ndarray, spacing: tuple[float, float, float]) -> str:
     """Number, in place, the vertebrae of a ``maisi`` map that all carry the label ``stand_in``; returns a sentence for the user.
 
-    discs: bool, same grid: the discs between them. Every disc is the border between two levels. The level next to the
-    sacrum is L5; with no sacrum in view the level at the height of the kidneys' centre is L2 (kidneys span T12 to L3 in
-    standard anatomy), and with neither the lowest level is taken for L5.
+    discs: bool, same grid: the discs between them; every disc is the border between two levels. Without discs the
+    borders are set at typical heights. The level at the upper end of the sacrum is L5; with no sacrum in view the level at
+    the height of the kidneys' centre is L2 (kidneys span T12 to L3 in standard anatomy), and with neither the lowest
+    level is taken for L5.
     """
     spine = voxels == stand_in
-    borders = _disc_heights(discs, spacing)
-    height = np.arange(voxels.shape[2])
-    level = np.searchsorted(borders, height)
     sacrum = np.flatnonzero((voxels == 97).any(axis=(0, 1)))
     kidneys = np.flatnonzero(np.isin(voxels, (5, 14)).any(axis=(0, 1)))
-    lowest = int(level[np.flatnonzero(spine.any(axis=(0, 1)))[0]])
     if sacrum.size:
-        anchor, number, why = int(level[sacrum[-1]]), 0, "the one at the sacrum is L5"
+        anchor, number, why = float(sacrum[-1]), 0, "the one at the sacrum is L5"
     elif kidneys.size:
-        anchor, number, why = int(level[kidneys.mean().round().astype(int)]), 3, "the one at the kidneys is L2"
+        anchor, number, why = float(kidneys.mean()), 3, "the one at the kidneys is L2"
     else:
-        anchor, number, why = lowest, 0, "the lowest is taken for L5"
-    label = np.clip(level - anchor + number, 0, len(VERTEBRAE) - 1) + VERTEBRAE[0]
+        anchor, number, why = float(np.flatnonzero(spine.any(axis=(0, 1)))[0]), 0, "the lowest is taken for L5"
+    height = np.arange(voxels.shape[2])
+    borders = _disc_heights(discs, spacing)
+    if borders:
+        if sacrum.size:
+            anchor = _above_lumbosacral_disc(borders, anchor, spacing[2])
+        level = np.searchsorted(borders, height) - np.searchsorted(borders, anchor) + number
+        how = "the discs between them"
+    else:
+        level = np.searchsorted(_typical_borders(anchor, number, spacing[2]), height)
+        how = "typical heights, there are no discs in the map"
+    label = np.clip(level, 0, len(VERTEBRAE) - 1) + VERTEBRAE[0]
     x, y, z = np.nonzero(spine)
     voxels[x, y, z] = label[z]
-    return f"unnumbered vertebrae were numbered by the discs between them ({why})"
+    return f"unnumbered vertebrae were numbered by {how} ({why})"
+
+
+def _above_lumbosacral_disc(borders: list[float], sacrum_top: float, mm: float) -> float:
+    """The top of the sacrum, moved above the disc between it and L5 where that disc is in the map."""
+    disc = min(borders, key=lambda z: abs(z - sacrum_top))
+    return max(sacrum_top, disc + 0.5) if abs(disc - sacrum_top) * mm <= LUMBOSACRAL_MM else sacrum_top
+
+
+def _typical_borders(anchor: float, number: int, mm: float) -> np.ndarray:
+    """z indices of the upper ends of L5, L4 ... C1 when level ``number`` (0 = L5) begins at ``anchor``; L2 is centred on it."""
+    heights = np.array([LEVEL_MM["L"]] * 5 + [LEVEL_MM["T"]] * 12 + [LEVEL_MM["C"]] * 7) / mm
+    start = anchor - heights[:number].sum() - (heights[number] / 2 if number else 0.0)
+    return start + np.cumsum(heights)
 
 
 def _disc_heights(discs: np.ndarray, spacing: tuple[float, float, float]) -> list[float]:

@@ -97,6 +97,13 @@ def test_the_drawn_trunk_goes_through_the_volume_and_ends_above_a_head():
     assert not ended[:, :, -1].any()
 
 
+@pytest.mark.parametrize("size", [(8, 8, 8), (30, 30, 1), (1, 40, 40)])
+def test_labels_that_fill_a_small_volume_leave_only_body_around_them(size):
+    labels = np.zeros(size, np.uint8)
+    labels[tuple(slice(n // 4, n // 4 + max(1, n // 2)) for n in size)] = 1
+    assert envelope_from_labels(labels, (1.0, 1.0, 1.0), closed_top=False).all()
+
+
 def test_the_patient_is_found_in_a_magnetic_resonance_image(real_data):
     mr = read_scan(real_data / "mr_abdomen" / "mr.nii.gz")
     labels = read_label_scan(real_data / "mr_abdomen" / "labels_totalsegmentator_mr.nii.gz").voxels

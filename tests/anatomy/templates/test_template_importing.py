@@ -152,6 +152,13 @@ def test_a_map_that_has_a_body_keeps_it(tmp_path, library):
     assert np.array_equal(library.get("own").voxels, voxels)
 
 
+def test_muscles_called_body_are_not_taken_for_a_drawn_body(tmp_path, library):
+    voxels = small_body()
+    voxels[2:38, 22:28, 2:18] = 200
+    import_template(save(tmp_path / "labels.nii.gz", voxels), library, template_id="muscles")
+    assert (library.get("muscles").voxels[:, :5, 10] == 200).any()
+
+
 @pytest.mark.parametrize(
     "options", [{"spacing_scale": (1, 0, 1)}, {"spacing_scale": (1, 1)}, {"image_sequence": "pet"}, {"mapping": "nope"}]
 )

@@ -58,7 +58,7 @@ def test_vertebrae_are_numbered_up_from_the_sacrum():
     voxels[2:10, 2:10, :8] = 97
     note = number_vertebrae(voxels, 37, discs, (3, 3, 3))
     assert "sacrum" in note
-    assert [int(voxels[5, 5, level * 10 + 4]) for level in range(5)] == [97, 34, 35, 36, 37]
+    assert [int(voxels[5, 5, level * 10 + 4]) for level in range(5)] == [97, 33, 34, 35, 36]
 
 
 def test_without_a_sacrum_the_kidneys_lie_at_l2():
@@ -66,6 +66,18 @@ def test_without_a_sacrum_the_kidneys_lie_at_l2():
     voxels[0, 0, 20:28] = 5
     assert "L2" in number_vertebrae(voxels, 37, discs, (3, 3, 3))
     assert [int(voxels[5, 5, level * 10 + 4]) for level in range(5)] == [34, 35, 36, 37, 38]
+
+
+def test_without_discs_levels_have_typical_heights():
+    voxels = np.zeros((6, 6, 200), np.uint8)
+    voxels[:, :, :10] = 97
+    voxels[:, :, 10:] = 37
+    assert "typical heights" in number_vertebrae(voxels, 37, np.zeros(voxels.shape, bool), (3, 3, 3.0))
+    levels = voxels[2, 2]
+    assert levels[12] == 33
+    assert levels[10 + 37 * 4 // 3 + 3] == 37
+    assert levels[-1] == 54  # 5 x 37 + 12 x 26 + 4 x 18 = 569 mm up to the top of C4, the spine is 570 mm
+    assert (np.diff(levels[10:].astype(int)) >= 0).all()
 
 
 def test_vertebra_spacing_counts_whole_vertebrae_only():
