@@ -9,6 +9,7 @@ import numpy as np
 from ctmr_core.anatomy.sequences import SKULL_STRIPPED
 from ctmr_core.cases.case import Case
 from ctmr_core.quality.base import Candidate, CheckResult
+from ctmr_core.quality.label_values import Box
 from ctmr_core.quality.settings import Thresholds, thresholds
 from ctmr_core.quality.tissue_classes import interior_of
 
@@ -78,14 +79,12 @@ class MrContrastCheck:
     def run(self, candidate: Candidate) -> CheckResult:
         limits = thresholds(candidate.case, self.name, self.thresholds)
         vocabulary = candidate.label_map.vocabulary.name
+        places = {name: interior_of(candidate, names, labels) for name, (names, labels) in CLASSES.get(vocabulary, {}).items()}
         scores, reasons = {}, []
         for sequence, image in candidate.images.items():
             if not sequence.startswith("mri"):
                 continue
-            medians = {
-                name: _median(interior_of(candidate, image, names, labels))
-                for name, (names, labels) in CLASSES.get(vocabulary, {}).items()
-            }
+            medians = {name: _median(image, place) for name, place in places.items()}
             for upper, lower in RATIOS.get(vocabulary, ()):
                 # The smallest signal a muscle or white matter can have is noise: 1 keeps a dark one from dividing by 0.
                 ratio = medians[upper] / max(medians[lower], 1.0)
@@ -104,6 +103,10 @@ class MrContrastCheck:
 _WORDS = {"gm": "cortex", "wm": "white matter", "csf": "ventricular fluid", "fat": "fat", "muscle": "muscle"}
 
 
-def _median(values: np.ndarray) -> float:
-    """Median, NaN where the class is not in view."""
+def _median(image: np.ndarray, place: tuple[Box, np.ndarray] | None) -> float:
+    """Median in a class, NaN where it is not in view."""
+    if place is None:
+        return float("nan")
+    box, mask = place
+    values = image[box][mask]
     return float(np.median(values)) if values.size >= _VOXELS else float("nan")

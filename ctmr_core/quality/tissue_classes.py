@@ -7,9 +7,10 @@ from scipy import ndimage
 
 from ctmr_core.anatomy.tissues import tissue_id, tissues
 from ctmr_core.quality.base import Candidate
-from ctmr_core.quality.label_values import box_of
+from ctmr_core.quality.label_values import Box, box_of
 
 _SAMPLES_PER_AXIS = 128
+_SLICES = 48
 _INTERIOR = 200  # voxels an eroded class must keep to be used in place of the whole class
 _FACES = ndimage.generate_binary_structure(3, 1)
 
@@ -35,18 +36,23 @@ def kinds_table(*kinds: str) -> np.ndarray:
     return table
 
 
-def interior_of(candidate: Candidate, image: np.ndarray, names: tuple[str, ...], labels: tuple[int, ...]) -> np.ndarray:
-    """Image values (1-D) of the voxels of ``labels`` made of the tissues ``names``, without their outermost voxel.
+def interior_of(candidate: Candidate, names: tuple[str, ...], labels: tuple[int, ...]) -> tuple[Box, np.ndarray] | None:
+    """Where the tissues ``names`` in ``labels`` are, without their outermost voxel: a box and a bool mask in it.
 
-    Classes too thin to be eroded (cortex at coarse spacing) are used whole.
+    At most the middle 48 slices (z) of the labels are looked at: enough for a median, and cheap at any size. Classes too
+    thin to be eroded (cortex at coarse spacing) are used whole. None where the labels are not in view.
     """
     box = box_of(candidate, labels)
     if box is None:
-        return np.empty(0, image.dtype)
-    table = np.zeros(256, bool)
-    table[[tissue_id(name) for name in names]] = True
-    mask = table[tissue_codes(candidate, box)]
-    if len(labels) < 100:  # few enough that only they count; "everything" needs no second look
-        mask &= np.isin(candidate.label_map.voxels[box], labels)
+        return None
+    x, y, z = box
+    spare = max(z.stop - z.start - _SLICES, 0) // 2
+    box = (x, y, slice(z.start + spare, z.stop - spare))
+    tissue = np.zeros(256, bool)
+    tissue[[tissue_id(name) for name in names]] = True
+    wanted = np.zeros(max(candidate.label_map.vocabulary.by_id) + 1, bool)
+    wanted[list(labels)] = True
+    mask = tissue[tissue_codes(candidate, box)]
+    mask &= wanted[candidate.label_map.voxels[box]]
     inner = ndimage.binary_erosion(mask, _FACES)
-    return image[box][inner if np.count_nonzero(inner) >= _INTERIOR else mask]
+    return box, inner if np.count_nonzero(inner) >= _INTERIOR else mask
