@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ctmr_core.anatomy.tissues import tissues
+from ctmr_core.anatomy.tissues import tissue_id, tissues
 from ctmr_core.anatomy.vocabulary import Vocabulary
+from ctmr_core.engines.tissue.mr_fields import neighbourhood_share
 
 _BLOOD = ("cerebral_artery", "cerebral_vein", "arterial_blood", "venous_blood")
 _BELOW_BRAIN_MM = 4.0  # spinal cerebrospinal fluid further below the brain is cut off
-_BLOCK = 4  # voxels: vessels are inside where most of the surrounding blocks are brain
-_INSIDE = 0.55
+_INSIDE = 0.55  # share of brain around a vessel that lies in it
+_FLUID_BESIDE = 0.08  # share of brain tissue around fluid that lies in the skull; ventricles are always inside
 
 
 def brain_mask(
@@ -28,10 +29,12 @@ def brain_mask(
     if len(height):
         lowest = int(height[0]) - round(_BELOW_BRAIN_MM / spacing[2])
         fluid[:, :, : max(lowest, 0)] = False
+    ventricles = _lookup(tissue_map, (tissue_id("csf_ventricular"),))
+    fluid &= ventricles | (neighbourhood_share(solid | ventricles, 5) > _FLUID_BESIDE)
     core = solid | fluid
     blood = [tissue.id for tissue in tissues() if tissue.name in _BLOOD]
     vessels = _lookup(tissue_map, tuple(blood)) & ~core
-    return core | (vessels & _among(core))
+    return core | (vessels & (neighbourhood_share(core) > _INSIDE))
 
 
 def edge_weights(mask: torch.Tensor, start: int, stop: int) -> torch.Tensor:
@@ -53,13 +56,3 @@ def _lookup(ids: torch.Tensor, chosen: tuple[int, ...]) -> torch.Tensor:
     table[list(chosen)] = True
     lookup = torch.from_numpy(table).to(ids.device)
     return torch.index_select(lookup, 0, ids.contiguous().view(-1).to(torch.int32)).view(ids.shape)
-
-
-def _among(core: torch.Tensor) -> torch.Tensor:
-    """Where most of the neighbourhood (three blocks wide) is ``core``, bool [x, y, z]."""
-    share = torch.nn.functional.avg_pool3d(core[None, None].to(torch.float32), _BLOCK, ceil_mode=True)
-    share = torch.nn.functional.avg_pool3d(share, 3, stride=1, padding=1, count_include_pad=False)
-    inside = (share[0, 0] > _INSIDE).to(torch.uint8)
-    for axis in range(3):
-        inside = inside.repeat_interleave(_BLOCK, dim=axis).narrow(axis, 0, core.shape[axis])
-    return inside.to(torch.bool)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 LATTICE = 24  # nodes per axis of the coil field: it varies over many centimetres
+_BLOCK = 4  # voxels per axis of the blocks of ``neighbourhood_share``
 _ORDERS = 3  # cosine orders per axis: half-waves over the field of view
 _SURFACE_COIL = 1.6  # weight of the rise towards the surface that an array of receive coils shows, against the random part
 _SIDE_LOBE = 0.05  # of the truncated Fourier transform's ringing that ``gibbs`` = 1 puts two voxels from an edge
@@ -68,6 +69,21 @@ def _on_lattice(tissues: torch.Tensor) -> np.ndarray:
     index = [nodes.to(tissues.device) for nodes in index]
     nodes = tissues[index[0]][:, index[1]][:, :, index[2]]
     return (nodes > 0).cpu().numpy()
+
+
+def neighbourhood_share(mask: torch.Tensor, blocks: int = 3) -> torch.Tensor:
+    """The share of ``mask`` (bool [x, y, z]) around every voxel, in a cube of ``blocks`` (odd) x 4 voxels: float32 [x, y, z].
+
+    Counted per block of 4 voxels and interpolated between them.
+    """
+    share = mask[None, None].to(torch.float32)
+    thin = [max(_BLOCK - n, 0) for n in mask.shape]
+    if any(thin):
+        share = torch.nn.functional.pad(share, (0, thin[2], 0, thin[1], 0, thin[0]), mode="replicate")
+    share = torch.nn.functional.avg_pool3d(share, _BLOCK, ceil_mode=True)
+    share = torch.nn.functional.avg_pool3d(share, blocks, stride=1, padding=blocks // 2, count_include_pad=False)
+    share = torch.nn.functional.interpolate(share, scale_factor=float(_BLOCK), mode="trilinear", align_corners=False)[0, 0]
+    return share[: mask.shape[0], : mask.shape[1], : mask.shape[2]]
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,13 @@ import scipy.fft
 import torch
 
 from ctmr_core.anatomy.tissues import tissue_id
+from ctmr_core.engines.tissue.mr_fields import neighbourhood_share
 from ctmr_core.engines.tissue.mr_signals import PROTON_MHZ_PER_TESLA
 
 _MARGIN_MM = 20.0  # of air around the body, so that its periodic copies keep their distance
 _HIGH_PASS_MM = 3.5  # standard deviation of the low-pass image that homodyne filtering divides out (64 x 64 of 256 x 256)
 _EDGE_VOXELS = 0.65  # standard deviation of the blur that softens the label map's steps, as the image's own blur does
+_ENCLOSED = 0.8  # share of body around an unlabelled voxel that is a hole of the label map and no air
 _MASK_POWER = 4  # multiplications with the phase mask, Haacke et al. 2004
 _SLICE_MM = 1.5  # thickness over which a typical susceptibility-weighted slice dephases
 
@@ -89,6 +91,8 @@ def gradient_echo_field(
     table = torch.from_numpy((susceptibility - air).astype(np.float32)).to(tissues.device)
     inside = tissues[box].contiguous()
     chi = torch.index_select(table, 0, inside.view(-1).to(torch.int32)).view(inside.shape)
+    unlabelled = inside == tissue_id("background")
+    chi[unlabelled & (neighbourhood_share(~unlabelled) > _ENCLOSED)] = -air
     padded = [_fast_length(n + 2 * int(np.ceil(_MARGIN_MM / mm))) for n, mm in zip(chi.shape, spacing, strict=True)]
     wave = [np.fft.fftfreq(n, mm) for n, mm in zip(padded, spacing, strict=True)]
     wave[2] = np.fft.rfftfreq(padded[2], spacing[2])
