@@ -14,7 +14,7 @@ from ctmr_core.anatomy.parametric.head.posterior import posterior_hull
 from ctmr_core.anatomy.parametric.head.primitives import Points, ellipsoid, smooth_max, smooth_min, smoothstep, tube
 
 BOX = ((-98.0, -108.0, -215.0), (98.0, 136.0, 92.0))
-_STEP = 2.5
+_STEP = 2.8
 
 
 def canal(points: Points) -> np.ndarray:
@@ -52,7 +52,8 @@ def outline(points: Points, skull: np.ndarray, face: float) -> np.ndarray:
     crease = ellipsoid(points, (0, 113, -87), (20, 7, 1.2))
     block = smooth_max(block, -crease, 2)
     block = smooth_min(block, ellipsoid(a, (20, 84, -62), (18, 15, 20)), 12)  # maxilla
-    nose = tube(points, ((0, 92, -18, 8), (0, 104, -40, 9), (0, 110, -54, 10)))
+    nose = tube(points, ((0, 91, -18, 10), (0, 102, -40, 10.5), (0, 109, -54, 11)))
+    nose = smooth_min(nose, tube(a, ((9, 90, -34, 8), (14, 95, -54, 9))), 8)
     nose = smooth_min(nose, ellipsoid(a, (11, 102, -57), (9, 11, 8)), 6)
     block = smooth_min(block, nose, 12)
     sockets = ellipsoid(a, (33, 106, -27), (17, 13.5, 12))
@@ -90,7 +91,12 @@ def make_layers(person: Person) -> Layers:
     points = person.canonical(lattice)
     x, y, z = points
     ax = np.abs(x)
-    inner = cavity(points, 1.7 + 1.7 * traits.atrophy)
+    # the neck has no cranial cavity: only the spinal canal is evaluated there
+    neck = int(np.searchsorted(lattice.axes_mm()[2], person.room_box((-90.0, -100.0, -105.0), (90.0, 110.0, 80.0))[0][2]))
+    inner = np.empty(lattice.size, np.float32)
+    inner[:, :, :neck] = canal((x[:, :, :neck], y[:, :, :neck], z[:, :, :neck]))
+    inner[:, :, neck:] = cavity((x[:, :, neck:], y[:, :, neck:], z[:, :, neck:]), 1.7 + 1.7 * traits.atrophy)
+    inner = lattice.as_distance(inner)
     slow = lattice.noise(rng, 70.0)
     skull = np.float32(traits.skull_mm) * (1 + np.float32(0.10) * slow)
     squama = smoothstep(ax, 42, 58) * smoothstep(-z, -18, 8) * smoothstep(y, -30, 0)
@@ -103,6 +109,7 @@ def make_layers(person: Person) -> Layers:
     temple = np.exp(-((np.abs(z + 6) / 30) ** 2) - ((y - 36) / 28) ** 2) * smoothstep(ax, 30, 50)
     scalp = np.float32(traits.skin_mm + 1.4) + fat + np.float32(9.0) * temple
     skin = outline(points, inner - skull - scalp, traits.face)
+    skin = lattice.as_distance(skin)
     low = smoothstep(-z, 18, 70)
     fat = fat * (1 + low * np.float32(0.7)) + np.float32(2.0) * low * smoothstep(y, 20, 60) * smoothstep(ax, 18, 34)
     return Layers(lattice, skin, inner, skull, fat, lattice.noise(rng, 13.0))
@@ -138,7 +145,7 @@ def paint_layers(canvas: Canvas, layers: Layers, person: Person) -> None:
     place = inner / thickness
     edge = np.float32(0.5 * (1 - traits.diploe))
     marrow = bone & (place > edge * 0.85) & (place < 1 - edge * 1.15) & (thickness > 3.6) & (grain > -1.6)
-    marrow &= (z > -34) | (grain > 0.6)
+    marrow &= (z > -34) | (grain > 0.6) | (y < -25)
     canvas.fill(window, marrow, 516)
     canvas.fill(window, inner <= 0, 24)
     canvas.fill(window, (inner <= 0) & (inner > -0.8), 543)

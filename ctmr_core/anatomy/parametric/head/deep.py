@@ -138,7 +138,7 @@ def paint_deep(canvas: Canvas, person: Person) -> None:
         common = rng.normal(0, spread)
         for label, side in ((left, -1), (right, 1)):
             grow = np.float32(common + rng.normal(0, 0.22 * spread) - (0.3 * spread if label in (49,) else 0))
-            dx, dy, dz = (np.float32(v) for v in rng.normal(0, 0.35, 3))
+            dx, dy, dz = (np.float32(v) for v in rng.normal(0, 0.22, 3))
 
             def moved(p: Points, s: int = side, g: np.float32 = grow, d: tuple = (dx, dy, dz), f: Callable = shape) -> np.ndarray:  # type: ignore[type-arg]
                 x, y, z = mirrored(p, s)

@@ -116,10 +116,10 @@ def _paint_bones(canvas: Canvas, person: Person) -> None:
     # skull base: sphenoid body, clivus, petrous and mastoid parts of the temporal bone
     base = lambda p: smooth_min(  # noqa: E731
         smooth_min(ellipsoid(p, (0, 33, -37), (18, 20, 12)), tube(p, ((0, 27, -36, 7), (0, 14, -52, 6.5), (0, 6, -68, 4.5))), 4),
-        tube(p, ((13, 20, -42, 5), (36, 4, -42, 9.0), (60, -10, -44, 10), (60, -18, -56, 9), (58, -10, -68, 7))),
+        tube(p, ((13, 20, -42, 5), (36, 4, -42, 9.0), (58, -10, -44, 9), (59, -18, -56, 9), (57, -10, -68, 7))),
         4,
     )
-    cored((0, -34, -80), (74, 56, -22), base, 2.4, SOFT)
+    cored((0, -34, -80), (74, 56, -22), base, 4.5, SOFT)
     canvas.paint(515, *_wide((6, -34, -80), (74, 32, -22)), _both(lambda p: ellipsoid(p, (34, 3, -42), (14, 9, 7), yaw=-35)), over=(516,))
     canvas.paint(541, *_wide((18, -18, -80), (50, 24, -56)), _both(lambda p: ellipsoid(p, (34, 4, -70), (12, 14, 9))), over=SOFT)
     # teeth stand on an arch, one every 7 mm

@@ -61,6 +61,17 @@ class Lattice:
         field = fft.irfftn(fft.rfftn(white, workers=1) * gain, s=self.size, workers=1)
         return (field / field.std()).astype(np.float32)
 
+    def steepness(self, field: np.ndarray) -> np.ndarray:
+        """Magnitude of the gradient of ``field`` per mm."""
+        total = np.zeros_like(field)
+        for slope in np.gradient(field, self.step):
+            total += slope * slope
+        return np.sqrt(total, out=total)
+
+    def as_distance(self, field: np.ndarray) -> np.ndarray:
+        """A signed distance made of ``field``: the same zero surface, in mm nearby even where ``field`` was stretched."""
+        return (field / np.clip(self.steepness(field), 0.6, 1.8)).astype(np.float32)
+
     def at(self, field: np.ndarray, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         """``field`` of this lattice at scattered points (mm), trilinear, clamped at the border."""
         places = np.stack([(p - np.float32(low)) / np.float32(self.step) for p, low in zip((x, y, z), self.low, strict=True)])

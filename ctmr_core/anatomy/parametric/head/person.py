@@ -52,11 +52,11 @@ def draw_traits(rng: np.random.Generator) -> Traits:
         ventricles=float(np.clip(np.exp(rng.normal(0.18 + 0.65 * (age - 0.4), 0.17)), 0.75, 1.75)),
         atrophy=float(np.clip(age + rng.normal(0, 0.12), 0, 1)),
         cortex_mm=float(np.clip(rng.normal(2.45 - 0.2 * age, 0.08), 2.05, 2.75)),
-        gyrus_mm=float(np.clip(rng.normal(24.5, 1.0), 22.0, 27.0)),
+        gyrus_mm=float(np.clip(rng.normal(23.6, 1.0), 21.5, 26.0)),
         skull_mm=float(np.clip(rng.normal(7.0 if female else 6.6, 0.8), 5.0, 9.5)),
-        diploe=float(np.clip(rng.normal(0.30, 0.06), 0.18, 0.45)),
+        diploe=float(np.clip(rng.normal(0.24, 0.05), 0.14, 0.36)),
         fat_mm=float(np.clip(np.exp(rng.normal(np.log(3.6), 0.25)), 2.2, 7.0)),
-        skin_mm=float(np.clip(rng.normal(2.3, 0.2), 1.9, 2.9)),
+        skin_mm=float(np.clip(rng.normal(2.6, 0.2), 2.1, 3.2)),
         face=float(np.clip(rng.normal(0.96 if female else 1.02, 0.03), 0.9, 1.1)),
     )
 
@@ -79,7 +79,7 @@ class Person:
     def _warp(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rng = self.streams("head/warp")
         fields = [
-            np.clip(reach * self._warp_lattice.noise(rng, 110.0) + 0.55 * self._warp_lattice.noise(rng, 48.0), -7, 7)
+            np.clip(reach * self._warp_lattice.noise(rng, 110.0) + 0.42 * self._warp_lattice.noise(rng, 48.0), -7, 7)
             for reach in (1.1, 1.6, 1.6)  # little across the midline: the sides of a brain differ by a few per cent
         ]
         return (fields[0], fields[1], fields[2])
