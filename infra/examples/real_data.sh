@@ -13,18 +13,18 @@ here=$(cd "$(dirname "$0")/../.." && pwd)
 mkdir -p "$out"
 export CTMR_TEMPLATES="$out/templates"
 
-$ctmr templates import "$data/ct_abdomen/labels_totalsegmentator_v2.nii.gz" --id ct-abdomen \
+$ctmr templates import --replace "$data/ct_abdomen/labels_totalsegmentator_v2.nii.gz" --id ct-abdomen \
     --mapping totalsegmentator_v2 --image "$data/ct_abdomen/ct.nii.gz" \
     --source "TotalSegmentator reference files" --licence Apache-2.0
-$ctmr templates import "$data"/brain_label_maps/training_seg_*.nii.gz \
+$ctmr templates import --replace "$data"/brain_label_maps/training_seg_*.nii.gz \
     --mapping freesurfer --source "SynthSeg training label maps" --licence Apache-2.0
 # This atlas' header understates its spacing, and its ribs and hips carry no side.
-$ctmr templates import "$data/abdominal_atlas/seg.nrrd" --id spl-abdomen --mapping spl_abdominal_atlas \
-    --spacing-scale 1.3,1.3,1.94 --split-sides --drop-unknown \
+$ctmr templates import --replace "$data/abdominal_atlas/seg.nrrd" --id spl-abdomen --mapping spl_abdominal_atlas \
+    --spacing-scale 1.3 1.3 1.94 --split-sides --drop-unknown \
     --source "SPL abdominal atlas" --licence "3D Slicer licence"
 $ctmr templates list
 
-$ctmr plan "$here/manifests/real_templates.yaml" --out "$out/real.parquet"
-$ctmr generate "$out/real.parquet" --out "$out/dataset"
+$ctmr plan "$here/manifests/real_data.yaml" --library "$CTMR_TEMPLATES" --out "$out/real.parquet"
+$ctmr generate "$out/real.parquet" --library "$CTMR_TEMPLATES" --out "$out/dataset"
 $ctmr verify "$out/dataset"
 $ctmr report "$out/dataset"

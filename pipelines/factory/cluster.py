@@ -36,7 +36,7 @@ def ray_cluster(address: str | None, cpus: int, gpus: float = 0.0) -> Iterator[N
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options = {"address": address} if address else _local_options(cpus, gpus)
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=True, **options)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise FactoryError("no Ray cluster", where=address or "local", found=str(error), fix="check --address") from error
     try:

@@ -96,6 +96,7 @@ def _make(
                 make_wave = task(
                     name="make-wave", task_run_name=f"wave-{number}", cache_policy=NO_CACHE, persist_result=False
                 )(driver.run)
+                backlog.lock.check()
                 make_wave(wave)
                 if tally.interrupted or tally.halt:
                     break

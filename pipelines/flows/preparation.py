@@ -15,7 +15,7 @@ from ctmr_core.cases.case import Case
 from ctmr_core.cases.manifest import Manifest, read_manifest
 from ctmr_core.engines import Engine, engine_identity, load_engine
 from ctmr_core.errors import CtmrError, ManifestError
-from ctmr_core.quality.registry import validate_checks
+from ctmr_core.quality.judge import validate_checks
 from ctmr_core.store import Dataset
 from ctmr_core.store.catalog import compact, seal_missing
 from ctmr_core.store.lock import RunLock
@@ -94,7 +94,7 @@ def prepare(options: GenerateOptions) -> Backlog:
     manifest, refused = _checked(manifest, library, options.skip_invalid)
     manifest = manifest.completed(engine_identity, (lambda name: library.row(name).digest) if library else None)
     dataset = Dataset.create(options.dataset)
-    lock = RunLock.take(dataset.storage)
+    lock = RunLock(dataset.storage).acquire()
     try:
         plan = manifest.table.append_column("case_key", pa.array(manifest.case_keys(), pa.string()))
         dataset.adopt(plan)
