@@ -16,6 +16,7 @@ from ctmr_core.engines.tissue.parameters import TissueParameters, read_parameter
 from ctmr_core.engines.tissue.textures import coarse_field, upsample
 from ctmr_core.engines.tissue.tissue_code import TissueCode
 from ctmr_core.engines.tissue.vessels import VoxelShares
+from ctmr_core.errors import EngineError
 
 #: Named correlation lengths in mm of the body's own texture, the same field in every sequence of a case:
 #: trabeculae, muscle strands and fat septa (fine), lobules, fatty infiltration and mottling (coarse).
@@ -44,7 +45,11 @@ class RenderContext:
             from ctmr_core.anatomy.tissue_map import with_tissues
 
             label_map = with_tissues(label_map, body_rng(case.body, case.body_seed, "tissues"))
+        tissue_map = label_map.tissues
+        if tissue_map is None:
+            raise EngineError("this label map has no tissues and none could be derived", where=f"case {case.case_id}")
         self.label_map = label_map
+        self._tissues: np.ndarray = tissue_map
         self._fields: OrderedDict[tuple[float, str], torch.Tensor] = OrderedDict()
         self._lattices: dict[tuple[float, str], torch.Tensor] = {}
 
@@ -71,8 +76,7 @@ class RenderContext:
     @cached_property
     def tissues(self) -> torch.Tensor:
         """Tissue ids [x, y, z], uint8."""
-        assert self.label_map.tissues is not None
-        return torch.from_numpy(np.ascontiguousarray(self.label_map.tissues)).to(self.device)
+        return torch.from_numpy(np.ascontiguousarray(self._tissues)).to(self.device)
 
     @cached_property
     def code(self) -> TissueCode:
@@ -106,10 +110,14 @@ class RenderContext:
         """The coarse lattice behind ``texture``: float32, spans the volume from first to last voxel centre."""
         key = (float(scale_mm), stream)
         if key not in self._lattices:
-            name = f"tissue/texture/{stream}/{scale_mm:g}"
+            rng = self.rng(f"texture/{stream}/{scale_mm:g}")
 
             def draw(shape: tuple[int, ...]) -> np.ndarray:
-                return normal_noise(shape, self.case.key, self.attempt, name, self.threads)
+                # Uniform bytes cost a tenth of normal numbers; the smoothing that follows makes a normal field of them.
+                values = rng.integers(0, 256, shape, np.uint8).astype(np.float32)
+                values -= np.float32(127.5)
+                values /= np.float32(np.sqrt((256**2 - 1) / 12))
+                return values
 
             self._lattices[key] = coarse_field(self.size, self.spacing, scale_mm, draw).to(self.device)
         return self._lattices[key]

@@ -15,6 +15,9 @@ from ctmr_core.engines.tissue.vessels import VoxelShares
 
 _GAS = -880.0  # HU of a bubble smaller than a few voxels
 _BUBBLE_LEVEL = 1.15  # texture below minus this is gas: about one eighth of the stool
+_DENSEST_FOOD = 80.0  # HU above the mean of the contents
+_SEPTUM = 0.16  # half width of a fat septum in standard deviations of the coarse texture, about 1 mm
+_SEPTUM_DEPTH = 75.0  # HU a septum takes off: fat fills half the voxel
 _LUNG_GRADIENT = 70.0  # HU from front to back of a supine patient's lung in inspiration
 _LUNG_DEPTH = 180.0  # mm from front to back of an adult's lung
 
@@ -57,7 +60,8 @@ def paint(context: RenderContext, tables: HuTables, texture: float) -> torch.Ten
     add_shells(hu, context, tables.cortical)
     if texture > 0:
         add_texture(hu, context, tables.fine * np.float32(texture), tables.coarse * np.float32(texture))
-        add_gas_bubbles(hu, context)
+        add_fat_septa(hu, context, texture)
+        add_gas_bubbles(hu, context, tables.mean)
         add_lung_gradient(hu, context, texture)
         add_vessels(hu, context.lung_vessels, tables.lung_vessel)
         add_vessels(hu, context.liver_vessels, tables.hepatic_vessel)
@@ -70,15 +74,38 @@ def add_texture(hu: torch.Tensor, context: RenderContext, fine: np.ndarray, coar
         hu.addcmul_(context.code.gather(amplitude), context.band(name))
 
 
-def add_gas_bubbles(hu: torch.Tensor, context: RenderContext) -> None:
-    """Bubbles of gas in the stool, where its texture is thinnest; in place."""
-    stool = torch.nonzero(context.tissues.view(-1) == tissue_id("stool")).view(-1)
-    if not len(stool):
+def add_fat_septa(hu: torch.Tensor, context: RenderContext, texture: float) -> None:
+    """Sheets of fat between the fascicles of muscle: where the coarse texture passes through zero; in place."""
+    muscle = _voxels_of(context, "muscle")
+    if not len(muscle):
         return
-    field = context.band("coarse").view(-1)[stool].mul_(0.75).add_(context.band("fine").view(-1)[stool], alpha=0.66)
-    gas = field.neg_().sub_(_BUBBLE_LEVEL).mul_(4.0).clamp_(0.0, 1.0)
+    fat = context.band("coarse").view(-1)[muscle].abs_().mul_(-1.0 / _SEPTUM).add_(1.0).clamp_(min=0.0)
+    hu.view(-1).index_add_(0, muscle, fat, alpha=-_SEPTUM_DEPTH * texture)
+
+
+def add_gas_bubbles(hu: torch.Tensor, context: RenderContext, mean: np.ndarray) -> None:
+    """Bubbles of gas in the stool, where its texture is thinnest; in place.
+
+    What is denser than ``mean`` (HU by label and tissue) is held within the range of food without contrast medium.
+    """
+    stool = _voxels_of(context, "stool")
     flat = hu.view(-1)
-    flat[stool] = torch.lerp(flat[stool], torch.full_like(gas, _GAS), gas)
+    if len(stool):
+        field = context.band("coarse").view(-1)[stool].mul_(0.75).add_(context.band("fine").view(-1)[stool], alpha=0.66)
+        gas = field.neg_().sub_(_BUBBLE_LEVEL).mul_(4.0).clamp_(0.0, 1.0)
+        flat[stool] = torch.lerp(flat[stool], torch.full_like(gas, _GAS), gas)
+    contents = _voxels_of(context, "stool", "bowel_content", "stomach_content")
+    if len(contents):
+        ceiling = torch.from_numpy(mean.reshape(-1) + np.float32(_DENSEST_FOOD)).to(hu.device)
+        flat[contents] = torch.minimum(flat[contents], ceiling[context.code.index.view(-1)[contents]])
+
+
+def _voxels_of(context: RenderContext, *names: str) -> torch.Tensor:
+    """Flat indices of the voxels of these tissues."""
+    chosen = context.tissues == tissue_id(names[0])
+    for name in names[1:]:
+        chosen |= context.tissues == tissue_id(name)
+    return torch.nonzero(chosen.view(-1)).view(-1)
 
 
 def add_lung_gradient(hu: torch.Tensor, context: RenderContext, texture: float) -> None:

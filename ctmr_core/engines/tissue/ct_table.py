@@ -54,7 +54,7 @@ def hu_table() -> tuple[HuRow, ...]:
     source = resources.files("ctmr_core.engines.tissue.data").joinpath("ct_hu.csv")
     phases = ("native", "arterial", "portal")
     rows: dict[int, HuRow] = {}
-    with source.open(encoding="utf-8", newline="") as stream:
+    with source.open(encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
             rows[tissue_id(row["tissue"])] = HuRow(
                 tissue=row["tissue"],

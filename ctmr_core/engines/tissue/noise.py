@@ -56,8 +56,13 @@ def correlated_noise(
     lag_z: correlation of neighbouring slices, 0..0.5. draw: source of standard normal numbers.
     """
     nx, ny = (scipy.fft.next_fast_len(n + _MARGIN, real=True) for n in size[:2])
-    spectrum = scipy.fft.rfft2(draw((nx, ny, size[2] + 2)), axes=(0, 1), workers=threads)
-    shape = noise_power((nx, ny), spacing[:2], f0)
+    # White noise has a white spectrum, so the spectrum itself is drawn and one transform is saved. The transform takes
+    # the real part of the columns that stand for themselves, hence half of their power.
+    spectrum = draw((nx, ny // 2 + 1, size[2] + 2, 2)).view(np.complex64)[..., 0]
+    shape = noise_power((nx, ny), spacing[:2], f0) * np.float32(np.sqrt(nx * ny / 2.0))
+    shape[:, 0] *= np.sqrt(2.0)
+    if ny % 2 == 0:
+        shape[:, -1] *= np.sqrt(2.0)
     torch.from_numpy(spectrum).mul_(torch.from_numpy(shape)[:, :, None])
     noise = torch.from_numpy(scipy.fft.irfft2(spectrum, s=(nx, ny), axes=(0, 1), workers=threads, overwrite_x=True))
     return _mix_slices(noise[: size[0], : size[1]], lag_z)
@@ -93,7 +98,8 @@ def noise_profile(hu: torch.Tensor, spacing: tuple[float, float, float]) -> torc
     The variance at a point is the mean over the projection angles of the noise of the ray through it, and that grows
     with the exponential of the attenuation along the ray. hu: [x, y, z]. The lattice spans the volume corner to corner.
     """
-    nodes = [max(2, min(n, int(round(n * mm / _LATTICE_MM)))) for n, mm in zip(hu.shape, spacing, strict=True)]
+    x_nodes, y_nodes, z_nodes = (max(2, min(n, round(n * mm / _LATTICE_MM))) for n, mm in zip(hu.shape, spacing, strict=True))
+    nodes = (x_nodes, y_nodes, z_nodes)
     coarse = torch.nn.functional.adaptive_avg_pool3d(_thinned(hu)[None, None], nodes)[0, 0].to("cpu").numpy()
     water = np.clip(coarse / 1000.0 + 1.0, 0.0, 2.5)
     steps = [n * mm / count for n, mm, count in zip(hu.shape, spacing, nodes, strict=True)]

@@ -9,7 +9,7 @@ import torch
 
 from ctmr_core.engines.tissue.psf import blur, passes_for
 
-#: shape -> standard normal float32 numbers of that shape.
+#: shape -> independent float32 numbers of that shape with mean 0 and variance 1.
 Draw = Callable[[tuple[int, ...]], np.ndarray]
 
 _NODES_PER_SIGMA = 1.25  # lattice nodes per standard deviation: linear interpolation then loses under 12 % of the amplitude
@@ -19,7 +19,7 @@ def coarse_field(size: tuple[int, int, int], spacing: tuple[float, float, float]
     """A Gaussian random field on a lattice that spans the volume, float32 [i, j, k], mean 0 and variance 1.
 
     size, spacing: voxels and mm per voxel along [x, y, z]. scale_mm: correlation length, see ``RenderContext.texture``.
-    draw: source of standard normal numbers. The lattice never has more nodes than the volume has voxels; where the
+    draw: source of the random numbers. The lattice never has more nodes than the volume has voxels; where the
     voxels are coarser than the texture it is white noise.
     """
     sigma = scale_mm / np.sqrt(2.0)  # smoothing with s gives the autocorrelation exp(-d^2 / (4 s^2))
@@ -56,9 +56,7 @@ def upsample(lattice: torch.Tensor, size: tuple[int, int, int]) -> torch.Tensor:
     return volume[0, 0]
 
 
-def upsample_box(
-    lattice: torch.Tensor, size: tuple[int, int, int], box: tuple[slice, slice, slice]
-) -> torch.Tensor:
+def upsample_box(lattice: torch.Tensor, size: tuple[int, int, int], box: tuple[slice, slice, slice]) -> torch.Tensor:
     """The part of ``upsample(lattice, size)`` inside ``box`` (slices with start and stop), made without the rest.
 
     Equal to the cut of the whole within float32 rounding.

@@ -26,12 +26,14 @@ class VoxelShares:
     share: np.ndarray
 
 
-def grow_tree(points: np.ndarray, root: np.ndarray, leaf_radius: float, balance: float = 0.55) -> VesselTree:
+def grow_tree(
+    points: np.ndarray, root: np.ndarray, leaf_radius: float, thickest: float = np.inf, balance: float = 0.55
+) -> VesselTree:
     """A tree from ``root`` to every one of ``points``.
 
     Points are taken in order of their distance from the root; each joins the node that costs least in wire plus
     ``balance`` x path length to the root (the trade-off of Cuntz et al. 2010, which gives natural branching). Radii
-    follow Murray's law from ``leaf_radius`` at the tips. points: [n, 3] mm. root: [3] mm.
+    follow Murray's law from ``leaf_radius`` at the tips up to ``thickest`` (mm). points: [n, 3] mm. root: [3] mm.
     """
     order = np.argsort(((points - root) ** 2).sum(axis=1), kind="stable")
     nodes = np.concatenate([root[None], points[order]]).astype(np.float64)
@@ -45,7 +47,7 @@ def grow_tree(points: np.ndarray, root: np.ndarray, leaf_radius: float, balance:
     for i in range(len(nodes) - 1, 0, -1):
         flow[i] = max(flow[i], leaf_radius**_MURRAY)
         flow[parent[i]] += flow[i]
-    return VesselTree(nodes, parent, flow ** (1.0 / _MURRAY))
+    return VesselTree(nodes, parent, np.minimum(flow ** (1.0 / _MURRAY), thickest))
 
 
 def rasterise(tree: VesselTree, size: tuple[int, int, int], spacing: tuple[float, float, float]) -> VoxelShares:
