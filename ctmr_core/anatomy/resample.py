@@ -29,9 +29,12 @@ _CHUNK = 1 << 16  # boundary voxels voted on at once: their arrays stay in the L
 _SLOTS = 4  # labels that can compete for one output voxel; a fifth is always a sliver
 _GAIN_LIMITS = (0.7, 4.0)
 _GAIN_VOXELS = 300_000  # structures larger than this do not shrink measurably
+_GAIN_SAMPLES = 8_000_000  # most samples of one structure's indicator that are looked at
+_GAIN_SHARE = 0.2  # nor does what fills this share of the body: it is what the others are measured against
 _OUTLINE_BELOW = 0.75  # output/source spacing (on two axes) below which the body's outline is smoothed
 _OUTLINE_SIGMA = 1.3  # source voxels: removes the terraces of a voxelized skin, moves no 10 cm curve by more than 0.1 voxel
 _ENVELOPES = {"maisi": 200, "brain": 511}  # the label that meets the air
+_OFF_BOUNDARY = 0.01  # source voxels: output voxels that fall on a boundary go to one side, not both, and volumes stay
 _SPLINE_BELOW = 0.5  # output/source spacing at which B-spline weights have replaced linear ones
 
 
@@ -74,23 +77,29 @@ class _Axis:
         return matrix
 
 
-def volume_gains(classes: np.ndarray, n_classes: int, axes: tuple[_Axis, _Axis, _Axis]) -> np.ndarray:
+def volume_gains(classes: np.ndarray, n_classes: int, axes: tuple[_Axis, _Axis, _Axis], start: np.ndarray) -> np.ndarray:
     """Gain of each class, [n_classes] float32, that keeps its volume through the interpolation.
 
     A structure is kept whole by cutting its interpolated indicator not at 1/2 but at the level t whose level set has the
     structure's volume; against everything around it that equals multiplying its weight by (1 - t) / t.
+    The level is read off on the lattice of the output (``start``: source position of its first voxel), continued beyond
+    the field of view, so that a structure that is cut off is treated as the whole one.
     """
     gains = np.ones(n_classes, np.float32)
     counts = np.bincount(classes.ravel(), minlength=n_classes)
+    largest = min(_GAIN_VOXELS, _GAIN_SHARE * counts[1:].sum())
     for index, box in enumerate(ndimage.find_objects(classes), start=1):
-        if box is None or counts[index] > _GAIN_VOXELS:
+        if box is None or counts[index] > largest:
             continue
         scores = (classes[box] == index).astype(np.float32)
+        samples = float(np.prod([n / axis.ratio for n, axis in zip(scores.shape, axes, strict=True)]))
+        skip = max(1, int(np.ceil((samples / _GAIN_SAMPLES) ** (1 / 3))))
         for axis, interpolation in enumerate(axes):
             size = scores.shape[axis]
-            step = max(1.0, interpolation.ratio) / 2
+            step = interpolation.ratio * max(skip, int(0.5 / interpolation.ratio))
             reach = 0.5 + max(1.0, interpolation.ratio) / 2
-            positions = np.arange(-reach + step / 2, size - 1 + reach, step)
+            phase = (start[axis] - box[axis].start + reach) % step
+            positions = np.arange(phase - reach, size - 1 + reach, step)
             scores = np.moveaxis(np.tensordot(interpolation.matrix(positions, size), scores, (1, axis)), 0, axis)
         values = scores[scores > 0.05]
         volume = round(float(values.sum()))
@@ -182,11 +191,16 @@ class _Source:
     """The padded source classes and everything the interpolation needs of them."""
 
     def __init__(
-        self, classes: np.ndarray, n_classes: int, axes: tuple[_Axis, _Axis, _Axis], envelope: np.ndarray | None
+        self,
+        classes: np.ndarray,
+        n_classes: int,
+        axes: tuple[_Axis, _Axis, _Axis],
+        start: np.ndarray,
+        envelope: np.ndarray | None,
     ) -> None:
         self.axes = axes
         self.size = classes.shape
-        self.gains = volume_gains(classes, n_classes, axes)
+        self.gains = volume_gains(classes, n_classes, axes, start)
         self.pad = [axis.taps + 2 for axis in axes]
         padded = np.pad(classes, [(n, n) for n in self.pad])
         self.uniform = _uniform_windows(padded, (axes[0].taps, axes[1].taps, axes[2].taps)).ravel()
@@ -295,10 +309,11 @@ def resample(
         return replace(label_map, voxels=voxels, affine=affine, tissues=tissues)
 
     classes, pairs = _classes_of(label_map)
+    start = start + _OFF_BOUNDARY
     envelope = (pairs & 0xFFFF) == _ENVELOPES.get(label_map.vocabulary.name, -1)
     smooth = (ratios < _OUTLINE_BELOW).sum() >= 2 and envelope.any()
     axes = (_Axis(float(ratios[0])), _Axis(float(ratios[1])), _Axis(float(ratios[2])))
-    source = _Source(classes, pairs.size, axes, envelope if smooth else None)
+    source = _Source(classes, pairs.size, axes, start, envelope if smooth else None)
     places = [s + r * np.arange(n) for s, r, n in zip(start, ratios, size, strict=True)]
     out = np.empty(size, np.int16)
     planes = max(1, _SLAB // (size[1] * size[2]))

@@ -37,7 +37,9 @@ class LesionRecord:
     fraction_inside: float
 
 
-def insert_lesion(label_map: LabelMap, lesion: str, diameter_mm: float, rng: np.random.Generator) -> tuple[LabelMap, LesionRecord]:
+def insert_lesion(
+    label_map: LabelMap, lesion: str, diameter_mm: float, rng: np.random.Generator
+) -> tuple[LabelMap, LesionRecord]:
     """The label map with one more lesion, and a record of it.
 
     lesion: one of ``LESIONS[vocabulary]``. diameter_mm: diameter of the ball of the same volume; for white matter

@@ -86,7 +86,9 @@ def glioma(
     if not host.any():
         host = np.isin(voxels, _PARENCHYMA[1 - side])
     if not host.any():
-        raise AnatomyError("a brain tumor needs brain to grow in", found="no cerebral labels", allowed=_PARENCHYMA[0] + _PARENCHYMA[1])
+        raise AnatomyError(
+            "a brain tumor needs brain to grow in", found="no cerebral labels", allowed=_PARENCHYMA[0] + _PARENCHYMA[1]
+        )
     shape = irregular_ball(core_mm, spacing, rng, roughness=0.16)
     place = place_in(host, shape, core_mm, spacing, _INSIDE, rng, at_wall=False)
     if place is None:
@@ -95,9 +97,7 @@ def glioma(
     core[place.box] = place.mask & host[place.box]
     reach = 0.75 * core_mm
     margin = np.ceil(reach / spacing).astype(int) + 2
-    box = tuple(
-        slice(max(s.start - m, 0), min(s.stop + m, n)) for s, m, n in zip(place.box, margin, voxels.shape, strict=True)
-    )
+    box = tuple(slice(max(s.start - m, 0), min(s.stop + m, n)) for s, m, n in zip(place.box, margin, voxels.shape, strict=True))
     around = core[box]
     depth = distance_inside(around, spacing)
     noise = smooth_noise(around.shape, spacing, max(core_mm / 3, 3.0), rng)

@@ -30,7 +30,13 @@ def depth_in(host: np.ndarray, spacing: np.ndarray) -> np.ndarray:
 
 
 def place_in(
-    host: np.ndarray, shape: np.ndarray, diameter_mm: float, spacing: np.ndarray, inside: float, rng: np.random.Generator, at_wall: bool
+    host: np.ndarray,
+    shape: np.ndarray,
+    diameter_mm: float,
+    spacing: np.ndarray,
+    inside: float,
+    rng: np.random.Generator,
+    at_wall: bool,
 ) -> Place | None:
     """The first of up to 200 random places at which at least ``inside`` of ``shape`` lies in ``host`` (bool [x, y, z])."""
     if np.count_nonzero(shape) * inside > np.count_nonzero(host):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from ctmr_core.anatomy.tissue_map.canvas import Canvas, distance_inside, distance_outside, voxel_offsets
@@ -29,7 +31,7 @@ CORTEX_MM: tuple[tuple[tuple[int, ...], float], ...] = (
 
 #: the spine from the sacrum up, in the order in which discs separate its bones
 SPINE = (127, *range(33, 56))
-_DISC_GAP_MM = 13.0  # a disc and its end plates; the gap between unfused vertebral bodies is at most 8-12 mm
+_DISC_GAP_MM = 16.0  # lumbar discs are 8-14 mm high; the sum of distances is larger beside a tilted end plate
 
 
 def paint(canvas: Canvas) -> None:
@@ -75,7 +77,7 @@ def _paint_by_distance(canvas: Canvas, thickness: np.ndarray, present: list[int]
 
 def paint_discs(canvas: Canvas) -> None:
     """Discs: the gap in front of the canal between neighbouring vertebrae."""
-    for lower, upper in zip(SPINE[:-1], SPINE[1:], strict=True):
+    for lower, upper in pairwise(SPINE):
         if len(canvas.present((lower, upper))) < 2:
             continue
         box = _gap_box(canvas, lower, upper)

@@ -10,7 +10,15 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from ctmr_core.anatomy.tissue_map.canvas import Canvas, CoarseGrid, distance_inside, distance_outside, expand, smooth_noise, voxel_offsets
+from ctmr_core.anatomy.tissue_map.canvas import (
+    Canvas,
+    CoarseGrid,
+    distance_inside,
+    distance_outside,
+    expand,
+    smooth_noise,
+    voxel_offsets,
+)
 from ctmr_core.anatomy.tissues import tissue_id
 
 BODY = 200

@@ -104,5 +104,3 @@ def _height_mm(structure: Structure, radius_mm: float) -> np.ndarray:
         for n, step, count in zip(structure.mask.shape, steps, middle.shape, strict=True)
     ]
     return y - expand(middle, *matrices)
-
-

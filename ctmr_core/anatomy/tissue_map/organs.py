@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from ctmr_core.anatomy.tissue_map.canvas import Canvas, Structure
+from ctmr_core.anatomy.tissue_map.canvas import Canvas, Structure, distance_outside
+from ctmr_core.anatomy.tissues import tissue_id
 
-_RIGHT_KIDNEY, _LEFT_KIDNEY, _HEART, _SPINAL_CORD = 5, 14, 115, 121
+_RIGHT_KIDNEY, _LEFT_KIDNEY, _HEART, _SPINAL_CORD, _BODY = 5, 14, 115, 121, 200
 _KIDNEY_ML = 160.0  # ICRP 89 reference man: 310 g for both
 _HEART_ML = 700.0  # heart and its blood, about 330 g + 370 mL (ICRP 89)
 _CORTEX_MM = 7.0  # renal cortex, 6-10 mm (Beland et al., AJR 2010)
 _CORD_CSF_MM = 2.5  # subarachnoid space between cord and dura
+_CANAL_MM = 5.0  # from the labelled cord to the vertebral arch; the canal is 15-25 mm wide
 _LEFT_WALL_MM = 10.0  # left ventricle 6-12 mm, right ventricle 2-5 mm (Lang et al., J Am Soc Echocardiogr 2015)
 _RIGHT_WALL_MM = 3.0
 
@@ -21,9 +23,21 @@ def paint(canvas: Canvas) -> None:
         _paint_kidney(kidney, medial=-1.0 if kidney.label == _RIGHT_KIDNEY else 1.0)
     for heart in canvas.structures((_HEART,)):
         _paint_heart(heart)
+    _paint_spinal_canal(canvas)
+
+
+def _paint_spinal_canal(canvas: Canvas) -> None:
+    """Cord, the CSF around it, and epidural fat between the dura and the vertebral arches."""
     for cord in canvas.structures((_SPINAL_CORD,)):
         if np.sort(canvas.spacing)[1] <= 2.0:
             cord.paint(cord.depth < _CORD_CSF_MM, "csf_spinal")
+    box = canvas.box((_SPINAL_CORD,), _CANAL_MM)
+    if box is None:
+        return
+    away = distance_outside(canvas.voxels[box] == _SPINAL_CORD, canvas.spacing)
+    unlabelled = canvas.voxels[box] == _BODY
+    canvas.tissues[box][unlabelled & (away < _CANAL_MM)] = tissue_id("visceral_fat")
+    canvas.tissues[box][unlabelled & (away < _CANAL_MM / 3)] = tissue_id("csf_spinal")
 
 
 def _paint_kidney(kidney: Structure, medial: float) -> None:
