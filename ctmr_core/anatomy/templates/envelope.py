@@ -201,7 +201,10 @@ def _dilate(mask: np.ndarray, radius: float, mm: Spacing) -> np.ndarray:
 
 
 def _close(mask: np.ndarray, radius: float, mm: Spacing) -> np.ndarray:
-    return _erode(_dilate(mask, radius, mm), radius, mm) | mask
+    frame = [int(np.ceil(radius / s)) + 1 for s in mm]  # without it, what comes near a face would be drawn out to the face
+    padded = np.pad(mask, [(n, n) for n in frame])
+    closed = _erode(_dilate(padded, radius, mm), radius, mm)
+    return closed[tuple(slice(n, -n) for n in frame)] | mask
 
 
 def _steps(spacing: Spacing, working_mm: float) -> tuple[int, int, int]:

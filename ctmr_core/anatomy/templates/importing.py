@@ -88,6 +88,8 @@ def import_template(
     scan = read_label_scan(label_path)
     picture = _matching_image(image, scan, image_sequence) if image is not None else None
     notes: list[str] = []
+    if not scan.orientation_known:
+        notes.append("the header does not say which way the axes run: taken as left, anterior, superior")
     try:
         voxels = _mapped(scan, table, split_sides, drop_unknown, notes)
         affine = scan.affine.copy()

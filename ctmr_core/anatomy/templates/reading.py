@@ -25,11 +25,14 @@ WHOLE_TOLERANCE = 1e-3  # floats this near a whole number are a label id that pa
 class Scan:
     """A volume as read: ``voxels`` [x, y, z] in RAS+ axis order, ``affine`` 4x4 float64, voxel index -> RAS+ mm.
 
+    orientation_known: False where the header does not say which way the axes run (NIfTI with sform and qform code 0);
+        the axes are then taken as left, anterior, superior, as nibabel does.
     The affine is rounded to 1e-6 mm (headers keep float32), may be oblique, and never flips or permutes axes.
     """
 
     voxels: np.ndarray
     affine: np.ndarray
+    orientation_known: bool = True
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -62,9 +65,9 @@ def read_scan(path: str | Path) -> Scan:
     if not path.is_file():
         raise AnatomyError("there is no such file", where=str(path))
     if path.name.lower().endswith(NIBABEL_SUFFIXES):
-        voxels, affine = _read_nibabel(path)
+        voxels, affine, known = _read_nibabel(path)
     elif path.name.lower().endswith(SIMPLEITK_SUFFIXES):
-        voxels, affine = _read_simpleitk(path)
+        (voxels, affine), known = _read_simpleitk(path), True
     else:
         raise AnatomyError("cannot read this kind of file", where=str(path), found=path.suffix, allowed=SUFFIXES)
     while voxels.ndim > 3 and voxels.shape[-1] == 1:
@@ -83,7 +86,7 @@ def read_scan(path: str | Path) -> Scan:
         )
     orientation = io_orientation(affine)
     canonical = affine @ inv_ornt_aff(orientation, voxels.shape)
-    return Scan(apply_orientation(voxels, orientation), np.round(canonical, 6) + 0.0)
+    return Scan(apply_orientation(voxels, orientation), np.round(canonical, 6) + 0.0, known)
 
 
 def read_label_scan(path: str | Path) -> Scan:
@@ -100,7 +103,7 @@ def read_label_scan(path: str | Path) -> Scan:
         raise AnatomyError("label ids cannot be negative", where=_place(path, voxels < 0), found=lowest)
     if highest == 0:
         raise AnatomyError("the label map is empty: every voxel is 0", where=str(path))
-    return Scan(voxels.astype(np.min_scalar_type(highest), copy=False), scan.affine)
+    return Scan(voxels.astype(np.min_scalar_type(highest), copy=False), scan.affine, scan.orientation_known)
 
 
 def _whole_numbers(voxels: np.ndarray, where: str) -> np.ndarray:
@@ -125,7 +128,7 @@ def _place(path: str | Path, bad: np.ndarray) -> str:
     return f"{path}, voxel ({x}, {y}, {z}) (RAS order)"
 
 
-def _read_nibabel(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read_nibabel(path: Path) -> tuple[np.ndarray, np.ndarray, bool]:
     try:
         image = nib.load(path)
         if not isinstance(image, SpatialImage):
@@ -133,17 +136,15 @@ def _read_nibabel(path: Path) -> tuple[np.ndarray, np.ndarray]:
         voxels = np.asanyarray(image.dataobj)
     except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error, OverflowError, MemoryError) as error:
         raise AnatomyError(f"cannot read the file, it is damaged or not what its name says: {error}", where=str(path)) from error
-    return voxels, np.asarray(image.affine, np.float64)
+    known = not isinstance(image, nib.Nifti1Pair) or bool(image.header["sform_code"] or image.header["qform_code"])
+    return voxels, np.asarray(image.affine, np.float64), known
 
 
 def _read_simpleitk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        raise AnatomyError(
-            f"cannot read the file, it is damaged or not what its name says: {lines[-1]}", where=str(path)
-        ) from error
+        raise AnatomyError("cannot read the file, it is damaged or not what its name says", where=str(path)) from error
     if image.GetNumberOfComponentsPerPixel() != 1 or image.GetDimension() != 3:
         size = (*image.GetSize(), image.GetNumberOfComponentsPerPixel())
         raise AnatomyError(

@@ -110,6 +110,8 @@ def test_the_patient_is_found_in_a_magnetic_resonance_image(real_data):
     found = envelope_from_mr(labels, mr.voxels, mr.spacing)
     assert found[labels > 0].all()
     assert 0.6 < found.mean() < 0.9
+    assert not found[[0, 0, -1, -1], [0, -1, 0, -1]].any()  # the corners are air
+    assert not found[30, -1].any()
     assert np.median(mr.voxels[~found]) < 0.1 * np.median(mr.voxels[found])
 
 

@@ -70,6 +70,13 @@ def test_float_storage_of_whole_labels_is_read_as_integers(tmp_path):
     assert scan.voxels.max() == 3
 
 
+def test_a_header_without_orientation_is_known_to_be_a_guess(tmp_path):
+    image = nib.Nifti1Image(corner_map(), None)
+    nib.save(image, tmp_path / "map.nii")
+    assert not read_label_scan(tmp_path / "map.nii").orientation_known
+    assert read_label_scan(write(tmp_path / "known.nii", corner_map())).orientation_known
+
+
 def test_a_trailing_axis_of_one_is_a_volume(tmp_path):
     nib.save(nib.Nifti1Image(corner_map()[..., None], AFFINE), tmp_path / "map.nii")
     assert read_label_scan(tmp_path / "map.nii").voxels.shape == (5, 6, 7)
