@@ -81,7 +81,8 @@ def neighbourhood_share(mask: torch.Tensor, blocks: int = 3) -> torch.Tensor:
     if any(thin):
         share = torch.nn.functional.pad(share, (0, thin[2], 0, thin[1], 0, thin[0]), mode="replicate")
     share = torch.nn.functional.avg_pool3d(share, _BLOCK, ceil_mode=True)
-    share = torch.nn.functional.avg_pool3d(share, blocks, stride=1, padding=blocks // 2, count_include_pad=False)
+    share = torch.nn.functional.pad(share, (blocks // 2,) * 6, mode="replicate")
+    share = torch.nn.functional.avg_pool3d(share, blocks, stride=1)
     share = torch.nn.functional.interpolate(share, scale_factor=float(_BLOCK), mode="trilinear", align_corners=False)[0, 0]
     return share[: mask.shape[0], : mask.shape[1], : mask.shape[2]]
 
