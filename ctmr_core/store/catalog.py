@@ -1,7 +1,7 @@
 """The catalog: one row per committed case, in Parquet; the index of a dataset.
 
-Rows are first sealed by work unit (``part-<unit>.parquet``), then merged into files of at least 10,000 rows: scanning 10,000
-small files takes a hundred times as long as one big one. The parts that count are those the highest version document lists,
+Rows are first sealed by work unit (``part-<unit>-<digest>.parquet``), then merged into files of at least 10,000 rows: scanning
+10,000 small files takes a hundred times as long as one big one. The parts that count are those the highest version document lists,
 plus any sealed since. A file is deleted one compaction after it was merged, so that open readers keep what they opened.
 """
 
@@ -187,7 +187,8 @@ def catalog_state(storage: Storage) -> CatalogState:
 def read_part(storage: Storage, name: str, columns: Sequence[str] | None = None) -> pa.Table:
     """One catalog file as a table; ``IntegrityError`` naming it when it can't be read."""
     try:
-        return pq.read_table(BytesIO(storage.read(name)), columns=list(columns) if columns else None)
+        source = storage.local_path(name) or BytesIO(storage.read(name))
+        return pq.read_table(source, columns=list(columns) if columns else None)
     except FileNotFoundError as error:
         raise IntegrityError("a catalog file is missing", where=f"{storage.uri}/{name}") from error
     except (pa.ArrowInvalid, OSError) as error:

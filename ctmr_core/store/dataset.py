@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from ctmr_core.errors import IntegrityError, StoreError
 from ctmr_core.store import layout
 from ctmr_core.store.catalog import SCHEMA, catalog_state, first_of_each, parquet_bytes, read_parts
+from ctmr_core.store.keys import all_distinct, find_keys, key_numbers
 from ctmr_core.store.lazy import Volume
 from ctmr_core.store.storage import Storage, json_bytes, open_storage, read_json
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DATASET_SCHEMA = 1
-_INDEX = ("case_id", "case_key", "status", "volume")
+_INDEX = ("case_id", "case_key", "status")
 
 
 class Dataset:
@@ -65,6 +66,7 @@ class Dataset:
         for name in ("case_id", "case_key"):  # a table made of empty lists has columns of no type
             position = manifest.column_names.index(name)
             manifest = manifest.set_column(position, name, manifest[name].cast(pa.string()))
+        key_numbers(manifest["case_key"])
         if len(pc.unique(manifest["case_id"])) != manifest.num_rows:
             raise StoreError("the manifest names a case id twice", found=_first_repeated(manifest["case_id"]))
         old = self.manifest
@@ -97,15 +99,17 @@ class Dataset:
 
     @cached_property
     def index(self) -> pa.Table:
-        """case_id, case_key, status, volume of every sealed case, one row per key, and whether it is ``current``."""
+        """case_id, case_key and status of every sealed case, one row per key, and whether it is ``current``."""
         table = read_parts(self.storage, _INDEX)
-        if table.num_rows and len(pc.unique(table["case_key"])) != table.num_rows:
+        keys = key_numbers(table["case_key"])
+        if not all_distinct(keys):
             table = table.take(first_of_each(table["case_key"]))
+            keys = key_numbers(table["case_key"])
         manifest = self.manifest
         if manifest is None:
             current: Any = pa.array([True] * table.num_rows, pa.bool_())
         else:
-            current = pc.is_in(table["case_key"], value_set=manifest["case_key"].combine_chunks())
+            current = pa.array(find_keys(keys, key_numbers(manifest["case_key"])) >= 0)
         return table.append_column("current", current)
 
     @cached_property
@@ -143,8 +147,7 @@ class Dataset:
 
     @cached_property
     def _volumes(self) -> dict[str, str]:
-        index = self.index
-        seen = index.filter(pc.and_(index["current"], pc.equal(index["status"], "accepted"))).sort_by("case_id")
+        seen = self.catalog.to_table(columns=["case_id", "volume"]).sort_by("case_id")
         return dict(zip(seen["case_id"].to_pylist(), seen["volume"].to_pylist(), strict=True))
 
     def __len__(self) -> int:

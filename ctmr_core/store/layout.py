@@ -7,7 +7,7 @@
     volumes/<fan-out>/<case_id>.<attempt_id>.ome.zarr/    voxels; visible only when a commit record names them
     commits/<fan-out>/<case_id>.<key16>.json              the commit point of a case
     failures/<fan-out>/<case_id>.<key16>.json             failed and quarantined cases
-    catalog/part-<unit>.parquet                           one row per committed case, sealed by work unit
+    catalog/part-<unit>-<digest>.parquet                  one row per committed case, sealed by work unit
     catalog/merged-<digest>.parquet                       compacted parts
     catalog/_manifest/<version>.json                      which parts are current
     lock/<generation>.json                                who is generating

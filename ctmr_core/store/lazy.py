@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tensorstore as ts
@@ -22,8 +22,9 @@ from ctmr_core.store.volumes import ATTRIBUTES, refuse_fork
 class LazyArray:
     """A stored array [x, y, z], RAS+, that reads what is sliced: ``array[10:74, :, 5]``, ``np.asarray(array)``.
 
-    Slicing follows numpy (integers, slices, ``...``, negative numbers) and gives a numpy array in C order. Raises
-    ``IntegrityError`` when stored bytes are missing or damaged. Can be pickled; opened on first use.
+    Slicing follows numpy (integers, slices, ``...``, negative numbers) and gives a numpy array whose memory runs as on disk, x
+    fastest (Fortran order): a third of the time of turning it round. Raises ``IntegrityError`` when stored bytes are missing or
+    damaged. Can be pickled; opened on first use.
     """
 
     def __init__(self, storage: Storage, path: str) -> None:
@@ -82,13 +83,17 @@ class LazyArray:
         return voxels if dtype is None else voxels.astype(dtype, copy=False)
 
     def __getitem__(self, index: Any) -> np.ndarray:
+        return self.read(index)
+
+    def read(self, index: Any = ..., order: Literal["C", "F"] = "F") -> np.ndarray:
+        """``self[index]`` in the memory order asked for; "F" is how it is stored, "C" costs a transposition."""
         forward, flips = _normalised(index, self.shape)
         refuse_fork()
         try:
-            voxels = self._array[forward].read(order="C").result()
+            voxels = self._array[forward].read(order=order).result()
         except ValueError as error:
             raise self._damaged(error) from error
-        return np.ascontiguousarray(voxels[flips]) if any(step.step == -1 for step in flips) else voxels
+        return voxels[flips].copy(order=order) if any(step.step == -1 for step in flips) else voxels
 
     def _damaged(self, error: Exception) -> IntegrityError:
         return IntegrityError(

@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
 from ctmr_core.cases.case import Case
-from ctmr_core.errors import StoreError
 from ctmr_core.store import layout
 from ctmr_core.store.catalog import read_parts
 from ctmr_core.store.commits import commit_refs, read_commit_named, read_failures
 from ctmr_core.store.dataset import Dataset
+from ctmr_core.store.keys import find_keys, key_numbers
 
 Why = Literal["new", "changed template", "changed engine", "changed row", "failed", "quarantined"]
 _FEW = 5_000  # below this many undone cases it is cheaper to ask for each commit record than to list them all
@@ -65,13 +65,11 @@ def resume(dataset: Dataset, manifest: pa.Table) -> Resume:
     """
     index = dataset.index
     keys, ids = (manifest[name].cast(pa.string()).combine_chunks() for name in ("case_key", "case_id"))
-    if len(keys) != len(pc.unique(keys)):
-        raise StoreError("the manifest holds a case key twice", fix="plan it anew with `ctmr plan`")
-    place = pc.index_in(keys, value_set=index["case_key"].combine_chunks())
-    sealed = index["status"].take(place.drop_null())
+    place = find_keys(key_numbers(keys), key_numbers(index["case_key"]))
+    sealed = index["status"].take(pa.array(place[place >= 0]))
     accepted = int(pc.sum(pc.equal(sealed, "accepted")).as_py() or 0)
     rejected = len(sealed) - accepted
-    undone = np.flatnonzero(np.asarray(place.is_null()))
+    undone = np.flatnonzero(place < 0)
     refs = {(ids[int(i)].as_py(), keys[int(i)].as_py()[: layout.KEY_DIGITS]): int(i) for i in undone}
     unsealed = unsealed_commits(dataset, refs)
     for ref in unsealed:
@@ -159,12 +157,16 @@ def _changes(dataset: Dataset, manifest: pa.Table, undone: np.ndarray) -> dict[i
     if not dataset.index.num_rows or not len(undone):
         return {}
     planned = manifest.take(pa.array(undone))
-    place = pc.index_in(planned["case_id"], value_set=dataset.index["case_id"].combine_chunks())
-    again = np.flatnonzero(np.asarray(pc.is_valid(place)))
-    if not len(again):
+    ids = planned["case_id"].combine_chunks()
+    known = pc.is_in(dataset.index["case_id"], value_set=ids)
+    if not pc.any(known).as_py():
         return {}
-    stored = read_parts(dataset.storage, ["case_id", *columns]) if columns else dataset.index
-    place = pc.index_in(planned["case_id"], value_set=stored["case_id"].combine_chunks()).take(pa.array(again))
+    stored = (read_parts(dataset.storage, ["case_id", *columns]) if columns else dataset.index).filter(
+        pads.field("case_id").isin(ids)
+    )
+    place = pc.index_in(ids, value_set=stored["case_id"].combine_chunks())
+    again = np.flatnonzero(np.asarray(pc.is_valid(place)))
+    place = place.take(pa.array(again))
     differs = {
         name: np.asarray(pc.not_equal(planned[name].take(pa.array(again)), stored[name].take(place)).fill_null(True))
         for name in columns

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -113,7 +112,7 @@ def _problems(storage: Storage, row: dict[str, Any], deep: bool) -> Iterator[Pro
     if not deep:
         return
     try:
-        arrays = {name: np.asarray(array) for name, array in Volume(storage, case_id, volume).arrays().items()}
+        arrays = {name: array.read(order="C") for name, array in Volume(storage, case_id, volume).arrays().items()}
     except IntegrityError as error:
         if readable:
             yield Problem(case_id, "", f"does not decode: {error.found}")
