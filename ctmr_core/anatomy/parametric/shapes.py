@@ -131,9 +131,7 @@ def sweep(
     for i in range(len(points) - 1):
         a, b, ra, rb = points[i], points[i + 1], float(radii[i]), float(radii[i + 1])
         margin = max(ra, rb) + reach
-        box = tuple(
-            _window(axis, min(p, q) - margin, max(p, q) + margin) for axis, p, q in zip(axes, a, b, strict=True)
-        )
+        box = tuple(_window(axis, min(p, q) - margin, max(p, q) + margin) for axis, p, q in zip(axes, a, b, strict=True))
         if any(side.stop <= side.start for side in box):
             continue
         d = (b - a).astype(np.float32)
@@ -152,7 +150,9 @@ def sweep(
     return out
 
 
-def plate(axes: Axes, corners: np.ndarray, half_thickness: float, reach: float = 8.0, out: np.ndarray | None = None) -> np.ndarray:
+def plate(
+    axes: Axes, corners: np.ndarray, half_thickness: float, reach: float = 8.0, out: np.ndarray | None = None
+) -> np.ndarray:
     """Distance (mm) to a rounded triangular plate, on a lattice. corners: (3, 3) mm, one corner a row."""
     if out is None:
         out = np.full(tuple(len(axis) for axis in axes), reach, np.float32)

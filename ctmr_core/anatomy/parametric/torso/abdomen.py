@@ -11,11 +11,19 @@ from ctmr_core.anatomy.parametric.torso.canvas import BODY, COARSE, Canvas, Latt
 from ctmr_core.anatomy.parametric.torso.person import Person
 
 #: canonical volumes (mL) of the shapes below at scale 1, measured on a 2 mm grid.
-CANONICAL_ML = {"spleen": 190.0, "kidney": 165.0, "pancreas": 85.0, "gallbladder": 33.0, "bladder": 200.0, "prostate": 26.0, "uterus": 80.0}
+CANONICAL_ML = {
+    "spleen": 66.0,
+    "kidney": 146.0,
+    "pancreas": 55.0,
+    "gallbladder": 36.0,
+    "bladder": 200.0,
+    "prostate": 26.0,
+    "uterus": 80.0,
+}
 #: canonical rise of liver volume (mL) per mm that its lower surface drops, and its volume at no drop.
 LIVER_ML, LIVER_ML_PER_MM = 1450.0, 16.0
 _FAT_GAP = 1.3
-_ORGANS = [1, 3, 4, 5, 10, 12, 13, 14, 15, 19, 62, 118]
+_ORGANS = [1, 3, 4, 5, 8, 9, 10, 12, 13, 14, 15, 19, 62, 118]
 
 
 class Abdomen:
@@ -25,9 +33,11 @@ class Abdomen:
         self.canvas, self.person = canvas, person
         self._k = {organ: person.organ_scale(organ, ml) for organ, ml in CANONICAL_ML.items()}
         jitter = np.clip(rng.standard_normal((8, 3)), -2, 2) * (3.0, 3.0, 5.0)
-        self._shift = {name: jitter[i] for i, name in enumerate(("kidney_r", "kidney_l", "spleen", "gallbladder", "pancreas", "bladder"))}
+        self._shift = {
+            name: jitter[i] for i, name in enumerate(("kidney_r", "kidney_l", "spleen", "gallbladder", "pancreas", "bladder"))
+        }
         target = person.organ_ml["liver"] / float(np.prod(person.scale))
-        self._drop = float(np.clip((target - LIVER_ML) / LIVER_ML_PER_MM, -32, 48))
+        self.liver_drop = float(np.clip((target - LIVER_ML) / LIVER_ML_PER_MM, -32, 48))
         self._left_lobe = float(np.clip(rng.normal(0, 9), -18, 18))
         self._tree = _liver_tree(rng)
 
@@ -46,7 +56,7 @@ class Abdomen:
         def shape(p: Lattice) -> np.ndarray:
             x, y, z = p.xyz
             cap = smooth_max(p["cavity"] + 4.0, p["diaphragm"] + 4.0, 6.0)
-            under = 60 - self._drop - 0.42 * np.clip(x - 50, 0, 90) + 0.50 * np.clip(40 - x, 0, 200)
+            under = 60 - self.liver_drop - 0.42 * np.clip(x - 50, 0, 90) + 0.50 * np.clip(40 - x, 0, 200)
             under = under + 0.85 * np.clip(-12 - y, 0, 90) - 0.12 * np.clip(y, 0, 90)
             floor = (under - z) * np.float32(0.72)
             border = (-x - y - 10 + 0.85 * np.clip(132 - z, -20, 200)) * np.float32(0.6)
@@ -107,30 +117,50 @@ class Abdomen:
 
             middle = (side * centre[0], centre[1], centre[2])
             patch = self._blob(middle, 66, bean)
-            self.canvas.paint(patch, BODY, "visceral_fat", below=2.2 + 0.12 * max(self.person.visceral_mm, 0), only_labels=_ORGANS)
+            self.canvas.paint(
+                patch, BODY, "visceral_fat", below=2.2 + 0.12 * max(self.person.visceral_mm, 0), only_labels=_ORGANS
+            )
             self.canvas.paint(patch, label, "kidney_cortex", only_labels=[BODY, *_ORGANS, 106, 107, 104, 105])
             self.canvas.paint(self._blob(middle, 60, pyramids), None, "kidney_medulla", only_labels=[label])
             self.canvas.paint(self._blob(middle, 50, sinus), BODY, "visceral_fat", only_labels=[label])
             self.canvas.paint(self._blob(middle, 46, pelvis), None, "renal_pelvis", only=["visceral_fat"])
-            ureter = [(42, -36, z0 - 14, 3.2), (40, -14, z0 - 50, 2.4), (42, -4, -50, 2.2), (52, -10, -110, 2.2), (52, -32, -165, 2.2), (22, -22, -196, 2.2)]
-            self.canvas.paint(self.canvas.tube([(side * x, y, z, r) for x, y, z, r in ureter]), None, "urine", only=["visceral_fat"])
+            ureter = [
+                (42, -36, z0 - 14, 3.2),
+                (40, -14, z0 - 50, 2.4),
+                (42, -4, -50, 2.2),
+                (52, -10, -110, 2.2),
+                (52, -32, -165, 2.2),
+                (22, -22, -196, 2.2),
+            ]
+            self.canvas.paint(
+                self.canvas.tube([(side * x, y, z, r) for x, y, z, r in ureter]), None, "urine", only=["visceral_fat"]
+            )
 
     def adrenals(self) -> None:
         for side, label in ((1.0, 8), (-1.0, 9)):
             x0, y0, z0 = (37.0, -34.0, 110.0) if side > 0 else (40.0, -30.0, 112.0)
             lines = [
-                [(x0 - 9, y0 + 12, z0 + 6, 3.0), (x0 - 3, y0 + 2, z0, 3.6), (x0 + 6, y0 - 10, z0 - 8, 3.0)],
+                [(x0 - 9, y0 + 12, z0 + 6, 3.0), (x0 - 3, y0 + 2, z0, 3.6), (x0 + 7, y0 - 14, z0 - 9, 3.0)],
                 [(x0 - 9, y0 + 12, z0 + 6, 3.0), (x0 - 7, y0, z0 - 2, 3.4), (x0 - 6, y0 - 14, z0 - 8, 2.8)],
                 [(x0 - 8, y0 + 10, z0 + 8, 3.0), (x0 - 4, y0 + 2, z0 - 10, 3.4), (x0 + 2, y0 - 2, z0 - 20, 2.6)],
             ]
             for line in lines:
-                tube = self.canvas.tube([(side * x, y, z, r) for x, y, z, r in line])
+                tube = self.canvas.tube([(side * x, y, z, 1.25 * r) for x, y, z, r in line])
                 self.canvas.paint(tube, BODY, "visceral_fat", below=2.0, only_labels=[*_ORGANS])
                 self.canvas.paint(tube, label, "adrenal_gland", only_labels=[BODY, *_ORGANS])
 
     def pancreas(self) -> None:
         k, (dx, dy, dz) = self._k["pancreas"], self._shift["pancreas"]
-        line = [(31, 16, 40, 10), (33, 20, 58, 14), (24, 27, 74, 11.5), (6, 34, 82, 9.5), (-16, 32, 90, 10), (-42, 14, 99, 11), (-66, -10, 108, 10), (-82, -26, 116, 7)]
+        line = [
+            (31, 16, 40, 10),
+            (33, 20, 58, 14),
+            (24, 27, 74, 11.5),
+            (6, 34, 82, 9.5),
+            (-16, 32, 90, 10),
+            (-42, 14, 99, 11),
+            (-66, -10, 108, 10),
+            (-82, -26, 116, 7),
+        ]
         samples, _ = spline([(x, y + 0.5 * dy, z + 0.5 * dz, r * k) for x, y, z, r in line], 5.0)
         world = self.canvas.frame.to_patient(samples[:, :3])
 
@@ -145,7 +175,7 @@ class Abdomen:
     def gallbladder(self) -> None:
         k, (dx, dy, dz) = self._k["gallbladder"], self._shift["gallbladder"]
         line = [(30, 14, 88, 3.5), (38, 24, 80, 7), (48, 40, 64, 13), (55, 52, 52, 15), (58, 58, 45, 11)]
-        tube = self.canvas.tube([(x, y, z + 0.4 * dz - 0.3 * self._drop, r * k) for x, y, z, r in line])
+        tube = self.canvas.tube([(x, y, z + 0.4 * dz - 0.3 * self.liver_drop, r * k) for x, y, z, r in line])
         self.canvas.paint(tube, BODY, "visceral_fat", below=2.0, only_labels=[i for i in _ORGANS if i != 1])
         self.canvas.paint(tube, BODY, "connective_tissue", below=1.2, only_labels=[BODY, *_ORGANS])
         self.canvas.paint(tube, 10, "bile", only_labels=[BODY, *_ORGANS])

@@ -12,21 +12,24 @@ from ctmr_core.anatomy.parametric.base import Streams
 from ctmr_core.anatomy.parametric.shapes import SplineNoise
 from ctmr_core.anatomy.parametric.torso.abdomen import Abdomen
 from ctmr_core.anatomy.parametric.torso.bowel import Bowel
-from ctmr_core.anatomy.parametric.torso.canvas import Canvas
+from ctmr_core.anatomy.parametric.torso.canvas import BODY, Canvas
 from ctmr_core.anatomy.parametric.torso.chest import Chest
 from ctmr_core.anatomy.parametric.torso.frame import Frame
 from ctmr_core.anatomy.parametric.torso.pelvis import Pelvis
 from ctmr_core.anatomy.parametric.torso.person import Person, draw_person
 from ctmr_core.anatomy.parametric.torso.spine import Spine
 from ctmr_core.anatomy.parametric.torso.thorax_bones import ThoraxBones
-from ctmr_core.anatomy.parametric.torso.trunk import build_trunk, paint_trunk
+from ctmr_core.anatomy.parametric.torso.trunk import SKIN, build_trunk, paint_trunk
 from ctmr_core.anatomy.parametric.torso.vessels import Vessels
+from ctmr_core.anatomy.tissues import tissue_id
 from ctmr_core.anatomy.vocabulary import load_vocabulary
 from ctmr_core.errors import AnatomyError
 
 #: middles of the usual fields of view, canonical mm.
 _REGIONS = {"": (0.0, 0.0, 60.0), "chest": (0.0, -5.0, 225.0), "abdomen": (0.0, 0.0, 65.0), "pelvis": (0.0, 0.0, -165.0)}
-_HALF_EXTENT = (420.0, 320.0, 620.0)
+_HALF_EXTENT = (440.0, 320.0, 640.0)
+#: bones that reach further out than this below the skin (mm) are covered by fat.
+_UNDER_SKIN = 4.5
 
 
 class ParametricTorso:
@@ -89,16 +92,16 @@ class ParametricTorso:
         chest.paint()
         vessels.paint_branches()
         bowel.small_bowel()
-        bowel.colon()
+        abdomen.pelvis_organs()
         bowel.stomach()
         abdomen.liver()
         abdomen.spleen()
+        abdomen.kidneys()
         bowel.duodenum()
         abdomen.pancreas()
-        abdomen.kidneys()
         abdomen.adrenals()
         abdomen.gallbladder()
-        abdomen.pelvis_organs()
+        bowel.colon()
         bowel.mesentery()
         vessels.paint()
         ThoraxBones(canvas, self._streams("torso/ribs")).paint()
@@ -109,11 +112,17 @@ class ParametricTorso:
 
     @staticmethod
     def _close(canvas: Canvas) -> None:
-        """Nothing lies outside the skin."""
+        """Nothing lies outside the skin, and under the skin there is always a little fat."""
         skin = canvas.masks["skin"]
+        if skin is None:
+            return
+        labels, tissues = canvas.labels[skin.box], canvas.tissues[skin.box]
+        shallow = (skin.values > -_UNDER_SKIN) & (labels != BODY)
+        labels[shallow] = BODY
+        tissues[shallow] = np.where(skin.values[shallow] > -SKIN, tissue_id("skin"), tissue_id("subcutaneous_fat"))
         outside = skin.values >= 0
-        canvas.labels[skin.box][outside] = 0
-        canvas.tissues[skin.box][outside] = 0
+        labels[outside] = 0
+        tissues[outside] = 0
 
 
 def parametric_torso(streams: Streams, sex: str | None = None) -> ParametricTorso:

@@ -11,9 +11,9 @@ from ctmr_core.anatomy.parametric.torso.person import Person
 from ctmr_core.anatomy.parametric.torso.trunk import CAVITY_FRONT, VISCERAL
 
 _COLON = (
-    (86, 24, -98, 15), (88, 26, -74, 25), (96, 2, -36, 23), (101, -18, 6, 20), (98, -14, 40, 20), (88, 14, 52, 19), (66, 50, 34, 19), (30, 62, 16, 18),
+    (86, 24, -98, 15), (88, 26, -74, 25), (97, 6, -36, 23), (103, -8, 4, 20), (100, 2, 34, 20), (86, 28, 44, 18), (64, 54, 30, 18), (30, 62, 16, 18),
     (-10, 64, 14, 17), (-46, 60, 34, 17), (-78, 36, 66, 16), (-100, -4, 104, 15), (-110, -32, 88, 14), (-111, -40, 40, 13), (-108, -34, -20, 12.5), (-98, -8, -70, 12),
-    (-84, 22, -102, 13), (-48, 26, -128, 14), (-12, 22, -118, 14), (20, 4, -112, 14), (16, -22, -126, 14), (0, -38, -138, 14), (0, -50, -166, 17), (0, -46, -196, 18), (0, -38, -222, 14), (0, -34, -254, 7),
+    (-84, 24, -102, 13), (-50, 34, -124, 14), (-14, 34, -112, 14), (18, 16, -104, 14), (18, -12, -120, 14), (4, -32, -138, 14), (0, -50, -166, 17), (0, -46, -196, 18), (0, -38, -222, 14), (0, -34, -254, 7),
 )  # fmt: skip
 _STOMACH = ((-30, -14, 152, 11), (-50, -18, 148, 31), (-64, -8, 138, 40), (-70, 14, 120, 38), (-66, 38, 96, 33), (-46, 52, 76, 27), (-18, 56, 66, 21), (10, 46, 70, 16), (26, 36, 78, 8))  # fmt: skip
 _DUODENUM = ((24, 37, 78, 9), (38, 30, 80, 13), (50, 14, 70, 12), (53, 8, 48, 12), (50, 8, 24, 12), (36, 16, 8, 12), (8, 27, 2, 11), (-16, 24, 12, 11), (-28, 22, 34, 11), (-32, 32, 44, 11))  # fmt: skip
@@ -28,6 +28,9 @@ class Bowel:
         wobble = np.clip(rng.standard_normal((len(_COLON), 3)), -2, 2) * (4.0, 4.0, 7.0)
         wobble[-6:] *= 0.3
         self._colon = [(x + a, y + b, z + c, r) for (x, y, z, r), (a, b, c) in zip(_COLON, wobble, strict=True)]
+        for i, share in ((3, 0.4), (4, 0.9), (5, 1.0), (6, 0.8), (7, 0.4)):
+            x, y, z, r = self._colon[i]
+            self._colon[i] = (x, y, z - share * (0.8 * abdomen.liver_drop + 12), r)
         self._girth = float(np.clip(1 + 0.12 * rng.standard_normal(), 0.8, 1.25)) * (0.9 + 0.3 * person.gas)
         self._phase = rng.uniform(0, 6.28, 4)
         self._fill = float(rng.uniform(0.75, 1.12))
@@ -42,7 +45,9 @@ class Bowel:
             samples, _ = spline(points, 7.0)
             lines.append(self.canvas.frame.to_patient(samples[:, :3]))
             arc = np.arange(len(samples)) * 7.0
-            radii.append(samples[:, 3] * (1 + 0.10 * np.sin(arc * 0.09 + self._phase[0]) + 0.07 * np.sin(arc * 0.31 + self._phase[1])))
+            radii.append(
+                samples[:, 3] * (1 + 0.10 * np.sin(arc * 0.09 + self._phase[0]) + 0.07 * np.sin(arc * 0.31 + self._phase[1]))
+            )
         everything = np.concatenate(lines)
 
         def shape(p):
@@ -56,7 +61,10 @@ class Bowel:
         self._gas(patch, 19, 0.10 * self.person.gas + 0.02, 3.0)
 
     def colon(self) -> None:
-        line = [(x, y + self._forward(y, z), z, r * (self._girth if i < len(_COLON) - 3 else 1.0)) for i, (x, y, z, r) in enumerate(self._colon)]
+        line = [
+            (x, y + self._forward(y, z), z, r * (self._girth if i < len(_COLON) - 3 else 1.0))
+            for i, (x, y, z, r) in enumerate(self._colon)
+        ]
         phase = self._phase[2]
 
         def haustra(arc: np.ndarray) -> np.ndarray:
@@ -65,7 +73,9 @@ class Bowel:
         patch = self.canvas.tube(line, 2.0, 5.0, bulge=haustra)
         if patch is None:
             return
-        wall = self.canvas.field((-150, -90, -270), (150, 130, 160), lambda p: p["cavity"] + 2.0 - np.where(p["z"] < -215, 40, 0), 4.0)
+        wall = self.canvas.field(
+            (-150, -90, -270), (150, 130, 160), lambda p: p["cavity"] + 2.0 - np.clip((-140 - p["z"]) / 3, 0, 40), 4.0
+        )
         self._hollow(self._within(patch, wall), 62, "colon_wall", "stool", 2.0, "stool")
         self._gas(patch, 62, 0.25 + 0.5 * self.person.gas, 2.6)
         bubbles = self.canvas.field((-150, -90, -150), (150, 130, 160), lambda p: self._froth.on_lattice(p.axes), 3.0)
@@ -79,11 +89,16 @@ class Bowel:
         self.canvas.paint(patch, None, "venous_blood", only=["visceral_fat"])
 
     def stomach(self) -> None:
-        line = [(x, y + 0.6 * self._forward(y, z), z, r * (1.0 if i in (0, 8) else self._fill)) for i, (x, y, z, r) in enumerate(_STOMACH)]
+        line = [
+            (x, y + 0.6 * self._forward(y, z), z, r * (1.0 if i in (0, 8) else self._fill))
+            for i, (x, y, z, r) in enumerate(_STOMACH)
+        ]
         patch = self.canvas.tube(line, 2.0, 7.0)
         if patch is None:
             return
-        limit = self.canvas.field((-130, -90, 20), (60, 130, 220), lambda p: np.maximum(p["cavity"] + 3.0, p["diaphragm"] + 3.5), 4.0)
+        limit = self.canvas.field(
+            (-130, -90, 20), (60, 130, 220), lambda p: np.maximum(p["cavity"] + 3.0, p["diaphragm"] + 3.5), 4.0
+        )
         patch = self._within(patch, limit)
         self._hollow(patch, 12, "stomach_wall", "stomach_content", 4.0, "stomach_content")
         level = self.canvas.frame.to_patient(np.array([[-60.0, 26.0 + 40 * self._level, 110.0]]))[0, 1]
@@ -117,7 +132,9 @@ class Bowel:
     def _float(self, patch: Patch, label: int, level: float, below: float) -> None:
         """Gas in front of the height ``level`` (patient y, mm): a flat level, the patient lies on the back."""
         ahead = (self.canvas.axes[1][patch.box[1]] > level)[None, :, None]
-        self.canvas.paint(Patch(patch.box, np.where(ahead, patch.values, np.float32(9))), label, "bowel_gas", below=below, only_labels=[label])
+        self.canvas.paint(
+            Patch(patch.box, np.where(ahead, patch.values, np.float32(9))), label, "bowel_gas", below=below, only_labels=[label]
+        )
 
     def _gas(self, patch: Patch | None, label: int, share: float, depth: float) -> None:
         """Gas pockets: where the slow noise is high and the front of the loop."""
@@ -132,31 +149,33 @@ class Bowel:
 
 
 def _small_bowel(rng: np.random.Generator, person: Person) -> list[np.ndarray]:
-    """Loops (x, y, z, radius): a jittered snake through the middle of the abdomen, folded in layers."""
-    pitch = 25.0
-    loops, run = [], []
-    turn = np.deg2rad(rng.uniform(-25, 25))
+    """Loops (x, y, z, radius): a jittered snake through the middle of the abdomen, folded in oblique layers."""
+    pitch = float(np.clip(23.2 + 0.12 * person.visceral_mm, 22.8, 27.0))
+    loops: list[np.ndarray] = []
+    run: list[list[float]] = []
+    tilt = np.deg2rad(rng.uniform(20, 70) * (1 if rng.random() < 0.5 else -1))
+    turn = np.array([[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]])
     push = max(person.visceral_mm, 0) * 0.8
-    ys = np.arange(-14, 84 + push, pitch * 0.96)
-    for layer, z in enumerate(np.arange(-176.0, 110.0, pitch)):
-        rows = ys if layer % 2 == 0 else ys[::-1]
-        for row, y in enumerate(rows):
-            xs = np.arange(-88.0, 96.0, pitch)
-            if (row + layer) % 2:
-                xs = xs[::-1]
-            for x in xs:
-                jitter = rng.normal(0, 5.2, 3)
-                point = np.array([x, y, z]) + jitter
-                point[2] += 18 * np.sin(x * 0.03 + turn * 4) + 0.25 * x * np.sin(turn)
+    rows = np.arange(70 + push, -38, -pitch * 0.96)[::-1]
+    steps = np.arange(-8, 9) * pitch
+    for layer, w in enumerate(steps):
+        for row, y in enumerate(rows if layer % 2 == 0 else rows[::-1]):
+            for u in steps if (row + layer) % 2 == 0 else steps[::-1]:
+                x, z = turn @ (u, w) + (0.0, -40.0)
+                x, y_in, z = np.array([x, y, z]) + rng.normal(0, 5.4, 3)
                 radius = rng.uniform(9.0, 12.2)
-                front = CAVITY_FRONT(np.array([point[2]]))[0] + VISCERAL(np.array([point[2]]))[0] * person.visceral_mm
-                low_pelvis = point[2] < -120 and (abs(point[0]) > 48 or point[1] < -12)
-                if point[1] > front - 13 or low_pelvis or abs(point[0]) > 96 or point[2] > (100 if point[0] < -8 and point[1] > 0 else 52) or rng.random() < 0.05:
+                at = np.array([z])
+                front = float(CAVITY_FRONT(at)[0] + VISCERAL(at)[0] * person.visceral_mm)
+                top = 96 if x < -8 and y_in > 0 else 50
+                y_in = min(y_in, front - 14) if y_in < front + 4 else y_in
+                pelvic = z < -120 and (abs(x) > 48 or y_in < -12)
+                pelvic = pelvic or (y_in < -8 and (abs(x) < 52 or z > 12))
+                if y_in > front - 13 or pelvic or abs(x) > 94 or not -178 < z < top or rng.random() < 0.04:
                     if len(run) > 1:
                         loops.append(np.array(run))
                     run = []
                     continue
-                run.append([*point, radius])
+                run.append([x, y_in, z, radius])
     if len(run) > 1:
         loops.append(np.array(run))
     return loops

@@ -85,7 +85,12 @@ class Canvas:
         return (sides[0], sides[1], sides[2])
 
     def field(
-        self, low: Sequence[float], high: Sequence[float], shape: Callable[[Lattice], np.ndarray], step: float = 2.0, margin: float = 8.0
+        self,
+        low: Sequence[float],
+        high: Sequence[float],
+        shape: Callable[[Lattice], np.ndarray],
+        step: float = 2.0,
+        margin: float = 8.0,
     ) -> Patch | None:
         """A field over the canonical box ``low`` .. ``high`` (mm); None when the grid does not reach it."""
         corners = np.array([[a, b, c] for a in (low[0], high[0]) for b in (low[1], high[1]) for c in (low[2], high[2])])
@@ -132,7 +137,9 @@ class Canvas:
             world.min(0) - margin, world.max(0) + margin, lambda lattice: sweep(lattice.axes, world, radii, reach), step
         )
 
-    def tubes(self, lines: Sequence[Sequence[Sequence[float]]], step: float = 2.0, spacing: float = 8.0, reach: float = 4.0) -> Patch | None:
+    def tubes(
+        self, lines: Sequence[Sequence[Sequence[float]]], step: float = 2.0, spacing: float = 8.0, reach: float = 4.0
+    ) -> Patch | None:
         """Several tubes as one field: a tree of vessels."""
         samples = [spline(line, spacing)[0] for line in lines]
         world = self.frame.to_patient(np.concatenate(samples)[:, :3])

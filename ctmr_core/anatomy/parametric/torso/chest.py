@@ -31,7 +31,7 @@ class Chest:
         self._k = person.organ_scale("heart", HEART_ML)
         self._trees = [_lung_tree(rng, side) for side in (1.0, -1.0)]
         self._oblique = [float(v) for v in np.clip(rng.normal(0, 4, 2), -8, 8)]
-        self._thyroid = person.organ_scale("thyroid", 17.0)
+        self._thyroid = person.organ_scale("thyroid", 20.0)
 
     def paint(self) -> None:
         self._lungs()
@@ -42,7 +42,7 @@ class Chest:
 
     def _mediastinum(self, p: Lattice) -> np.ndarray:
         x, y, z = p.xyz
-        middle = np.float32(26) + np.clip(z - 262, 0, 60) * np.float32(0.16)
+        middle = np.float32(15) + np.clip(z - 255, 0, 60) * np.float32(0.33)
         column = np.maximum(np.abs(x + 1) - middle, y - 34 - np.clip(z - 250, 0, 80) * 0.35)
         front = np.abs(x + 2) - np.float32(7) - np.clip(z - 285, 0, 30) * np.float32(0.9)
         column = smooth_min(column, front, 10.0)
@@ -121,7 +121,7 @@ class Chest:
         self.canvas.paint(self.canvas.field(low, high, groove, 3.0), None, "epicardial_fat", only=["myocardium"])
 
     def _airways(self) -> None:
-        trachea = [(1, -12, 430, 9), (2, -16, 380, 9), (3, -22, 335, 9), (4, -26, 300, 9), (5, -27, 284, 9.5)]
+        trachea = [(1, -6, 430, 9), (2, -11, 380, 9), (3, -17, 335, 9), (4, -22, 300, 9), (5, -24, 284, 9.5)]
         right = [(5, -27, 284, 8.5), (22, -30, 268, 8), (36, -32, 252, 7), (44, -36, 232, 5.5)]
         left = [(5, -27, 284, 8), (-16, -30, 266, 7.5), (-38, -34, 252, 7), (-50, -40, 236, 5.5)]
         small = [
@@ -140,12 +140,21 @@ class Chest:
         self.canvas.paint(wind, 57, "airway_lumen")
 
     def _oesophagus(self) -> None:
-        line = [(-2, -26, 430, 7), (-4, -34, 370, 7), (-5, -42, 320, 7.5), (-3, -46, 280, 8), (-5, -44, 235, 8.5), (-12, -34, 195, 9), (-22, -22, 168, 9), (-32, -14, 156, 8)]
+        line = [
+            (-2, -19, 430, 6),
+            (-5, -24, 370, 6),
+            (-7, -35, 320, 6.5),
+            (-4, -38, 280, 7.5),
+            (-5, -38, 235, 8.5),
+            (-12, -32, 195, 9),
+            (-22, -22, 168, 9),
+            (-32, -14, 156, 8),
+        ]
         tube = self.canvas.tube(line)
         self.canvas.paint(tube, BODY, "visceral_fat", below=1.5, only=["lung_parenchyma", "lung_vessel"])
         self.canvas.paint(tube, 11, "esophagus_wall", only_labels=[BODY, 28, 29, 30, 31, 32, 115])
         if self.person.gas > 0.35:
-            gas = self.canvas.tube([(-3, -35, 372, 2.6), (-4, -40, 320, 3.2), (-3, -44, 280, 2.4)])
+            gas = self.canvas.tube([(-5, -25, 372, 2.4), (-7, -35, 320, 3.0), (-4, -38, 280, 2.4)])
             self.canvas.paint(gas, 11, "bowel_gas", only_labels=[11])
 
     def _thyroid_gland(self) -> None:

@@ -53,6 +53,26 @@ class Pelvis:
         self._behind(side)
         self._blob(side, (117, -32, -120), (30, 60, 70), rotation(about_y=-6, about_z=-28), 101 if right else 100)
         self._blob(side, (112, -14, -136), (17, 36, 46), rotation(about_y=-8, about_z=-26), 103 if right else 102)
+        self._fill(side)
+
+    def _fill(self, side: float) -> None:
+        """Between hip bone and fascia the gluteal muscles leave no gap."""
+        right = side > 0
+        regions = (
+            (-195.0, -75.0, -52.0, 22.0, 78.0, 101 if right else 100),
+            (-262.0, -100.0, -140.0, -50.0, 22.0, 99 if right else 98),
+        )
+        for bottom, top, back, front, medial, label in regions:
+
+            def region(p: Lattice, bottom=bottom, top=top, back=back, front=front, medial=medial) -> np.ndarray:
+                x, y, z = p.xyz
+                x = x * np.float32(side)
+                inside = np.maximum(np.maximum(bottom - z, z - top), np.maximum(back - y, y - front - 4 * p["noise"]))
+                return np.maximum(np.maximum(inside, medial - x), np.maximum(10 - p["cavity"], p["fascia"] + 1))
+
+            low = (min(side * medial, side * 175), back, bottom)
+            patch = self.canvas.field(low, (max(side * medial, side * 175), front, top), region, 4.0)
+            self.canvas.paint(patch, label, "muscle", only=["muscle"], only_labels=[200])
 
     def _behind(self, side: float) -> None:
         """Behind the great gluteal muscle there is only fat."""
@@ -93,7 +113,17 @@ class Pelvis:
     def _iliopsoas(self, side: float) -> None:
         label = 107 if side > 0 else 106
         b = 0.4 + 0.6 * self._bulk
-        psoas = [(24, -38, 78, 6), (29, -34, 40, 12), (38, -30, 0, 18), (48, -24, -45, 21), (58, -8, -90, 21), (72, 20, -135, 19), (84, 36, -180, 17), (98, 26, -225, 14), (112, -8, -262, 9)]
+        psoas = [
+            (24, -38, 78, 6),
+            (29, -34, 40, 12),
+            (38, -30, 0, 18),
+            (48, -24, -45, 21),
+            (58, -8, -90, 21),
+            (72, 20, -135, 19),
+            (84, 36, -180, 17),
+            (98, 26, -225, 14),
+            (112, -8, -262, 9),
+        ]
         world = self.canvas.frame.to_patient(np.array([(side * x, y, z) for x, y, z, _ in psoas], float))
         radii = np.array([r * b for *_, r in psoas])
         fan = np.array([(78, 8, -150), (62, -62, -78), (92, -40, -62), (112, -8, -66), (108, 24, -88)], float) * [side, 1, 1]
@@ -137,7 +167,10 @@ class Pelvis:
             field = sweep(p.axes, world[10:17], np.array([13.0, 8.5, 8, 8, 6, 6, 10]), out=field)
             field = sweep(p.axes, world[17:21], np.array([13.0, 14, 15, 9]), out=field)
             x, y, z = p.xyz
-            cup = np.maximum(ellipsoid(x * np.float32(side), y, z, HEAD, (33, 33, 33)), (x * np.float32(side) - 100) * 0.8 - (z + 208) * 0.5 + y * 0.15)
+            cup = np.maximum(
+                ellipsoid(x * np.float32(side), y, z, HEAD, (33, 33, 33)),
+                (x * np.float32(side) - 100) * 0.8 - (z + 208) * 0.5 + y * 0.15,
+            )
             field = smooth_min(field, cup, 5.0)
             return np.maximum(field, -ellipsoid(x * np.float32(side), y, z, HEAD, (27.5, 27.5, 27.5)))
 
@@ -146,7 +179,13 @@ class Pelvis:
 
     def _femur(self, side: float) -> None:
         line = [(102, -3, -214, 17.0), (120, -8, -232, 16.0), (134, -12, -246, 17.0)]
-        shaft = [(134, -12, -244, 17.0), (131, -10, -268, 17.0), (126, -4, -300, 14.0), (120, 2, -350, 13.5), (116, 5, -420, 13.5)]
+        shaft = [
+            (134, -12, -244, 17.0),
+            (131, -10, -268, 17.0),
+            (126, -4, -300, 14.0),
+            (120, 2, -350, 13.5),
+            (116, 5, -420, 13.5),
+        ]
         troch = [(138, -20, -222, 11.0), (140, -16, -240, 13.0)]
         lesser = [(124, -14, -268, 12.0), (114, -18, -268, 8.0)]
         points = np.array([HEAD] + [q[:3] for q in (*line, *shaft, *troch, *lesser)], float) * [side, 1, 1]

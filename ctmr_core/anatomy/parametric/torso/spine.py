@@ -62,22 +62,29 @@ def _processes(name: str, z: float, width: float, depth: float) -> list[list[tup
     canal = -depth - 9.0
     reach = 40.0 if lumbar else (27.0 if cervical else 30.0)
     drop = -6.0 if lumbar else (-5.0 if cervical else -17.0)
-    spinous = canal - (40.0 if lumbar else (32.0 if name == "C7" else 24.0 if cervical else 33.0))
+    spinous = canal - (36.0 if lumbar else (32.0 if name == "C7" else 24.0 if cervical else 33.0))
     lines = []
     for side in (-1.0, 1.0):
         pedicle = (side * (width * 0.62), -depth + 3, 4.0, 4.6), (side * 14.0, canal + 1, 3.0, 4.6)
         lamina = (side * 14.0, canal + 1, 3.0, 4.6), (side * 4.0, canal - 12, -4.0, 3.8)
         back = -4.0 if lumbar else (2.0 if cervical else -14.0)
         transverse = (side * 14.0, canal + 1, 3.0, 4.2), (side * reach, canal + back, 5.0, 3.2 if lumbar else 4.2)
-        facets = (side * 15.5, canal - 4, 14.0 if lumbar else 10.0, 4.8), (side * 14.0, canal - 8, -15.0 if lumbar else -10.0, 4.8)
+        facets = (
+            (side * 15.5, canal - 4, 14.0 if lumbar else 10.0, 4.8),
+            (side * 14.0, canal - 8, -15.0 if lumbar else -10.0, 4.8),
+        )
         lines += [list(part) for part in (pedicle, lamina, transverse, facets)]
-    lines.append([(0.0, canal - 11, -3.0, 4.0), (0.0, spinous, drop - 3, 4.4)])
+    if name == "S1":
+        return lines
+    lines.append([(0.0, canal - 11, -3.0, 3.2), (0.0, spinous, drop - 3, 3.4)])
     if lumbar:
-        lines.append([(0.0, canal - 13, -9.0, 3.4), (0.0, spinous + 2, drop - 11, 4.0)])
+        lines.append([(0.0, canal - 13, -9.0, 2.8), (0.0, spinous + 2, drop - 10, 3.2)])
     return lines
 
 
-def _body_field(axes, low: np.ndarray, high: np.ndarray, right: np.ndarray, width: float, depth: float, waist: float) -> np.ndarray:
+def _body_field(
+    axes, low: np.ndarray, high: np.ndarray, right: np.ndarray, width: float, depth: float, waist: float
+) -> np.ndarray:
     axis = high - low
     length = float(np.linalg.norm(axis))
     axis = axis / length
@@ -85,7 +92,10 @@ def _body_field(axes, low: np.ndarray, high: np.ndarray, right: np.ndarray, widt
     right = right / np.linalg.norm(right)
     front = np.cross(axis, right)
     centre = (low + high) / 2
-    p = [(a - c).astype(np.float32).reshape([-1 if i == j else 1 for j in range(3)]) for i, (a, c) in enumerate(zip(axes, centre, strict=True))]
+    p = [
+        (a - c).astype(np.float32).reshape([-1 if i == j else 1 for j in range(3)])
+        for i, (a, c) in enumerate(zip(axes, centre, strict=True))
+    ]
     u, v, w = (p[0] * np.float32(d[0]) + p[1] * np.float32(d[1]) + p[2] * np.float32(d[2]) for d in (right, front, axis))
     half = np.float32(length / 2)
     flare = 1 - np.float32(waist) * np.clip(1 - np.square(w / half), 0, 1)
@@ -94,7 +104,8 @@ def _body_field(axes, low: np.ndarray, high: np.ndarray, right: np.ndarray, widt
     level = np.sqrt(np.square(u / (width * flare)) + np.square(v / (depth * flare)) + np.float32(1e-6))
     radius = np.sqrt(u * u + v * v)
     ring = radius * (1 - 1 / level) + hollow - np.maximum(1 - level, 0)
-    return np.maximum(ring, np.abs(w) - half)
+    # Steep end plates: they are thinner than the cortex of the wall, and parallel to the slices.
+    return np.maximum(ring, (np.abs(w) - half) * np.float32(2.5))
 
 
 class Spine:
@@ -133,7 +144,9 @@ class Spine:
                 field = sweep(p.axes, world[place : place + len(line)], line[:, 3], 7.0, out=field)
                 place += len(line)
             scale = self.canvas.frame.person.scale[0]
-            body = _body_field(p.axes, world[0], world[1], world[2] - centre_world, width * scale * 1.05, depth * scale * 1.05, 0.10)
+            body = _body_field(
+                p.axes, world[0], world[1], world[2] - centre_world, width * scale * 1.05, depth * scale * 1.05, 0.10
+            )
             return smooth_min(field, body, 4.0)
 
         centre_world = (world[0] + world[1]) / 2

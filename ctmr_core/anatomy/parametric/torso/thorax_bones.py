@@ -16,7 +16,16 @@ _RIBS = (
 #: where the cartilages of ribs 1-7 meet the sternum: height (mm).
 _STERNAL = (314.0, 286.0, 266.0, 246.0, 228.0, 212.0, 200.0)
 #: the sternum from top to xiphoid: y, z, half width.
-STERNUM = ((41.0, 326.0, 24.0), (48.0, 312.0, 28.0), (58.0, 288.0, 18.0), (67.0, 262.0, 16.0), (75.0, 234.0, 18.0), (81.0, 206.0, 18.0), (84.0, 192.0, 9.0), (85.0, 172.0, 5.0))
+STERNUM = (
+    (41.0, 326.0, 24.0),
+    (48.0, 312.0, 28.0),
+    (58.0, 288.0, 18.0),
+    (67.0, 262.0, 16.0),
+    (75.0, 234.0, 18.0),
+    (81.0, 206.0, 18.0),
+    (84.0, 192.0, 9.0),
+    (85.0, 172.0, 5.0),
+)
 
 
 def _cage(angle: np.ndarray, z: np.ndarray, out: float, push: float) -> tuple[np.ndarray, np.ndarray]:
@@ -72,13 +81,13 @@ class ThoraxBones:
         if number == 1:
             outward = np.tile([0.0, 0.35, 0.94], (len(world), 1))
         outward /= np.linalg.norm(outward, axis=1)[:, None]
-        height = (6.6 if 2 < number < 11 else 5.6) * np.interp(np.linspace(0, 1, len(world)), [0, 0.15, 0.8, 1], [0.8, 0.95, 1.0, 1.08])
+        height = (6.6 if 2 < number < 11 else 5.6) * np.interp(
+            np.linspace(0, 1, len(world)), [0, 0.15, 0.8, 1], [0.8, 0.95, 1.0, 1.08]
+        )
         if number > 10:
             height *= np.interp(np.linspace(0, 1, len(world)), [0, 0.7, 1], [1, 0.9, 0.55])
         field_box = world.min(0) - 16, world.max(0) + 16
-        patch = self.canvas.world_field(
-            *field_box, lambda p: sweep(p.axes, world, height, 7.0, thin=outward, ratio=1.75), 2.0
-        )
+        patch = self.canvas.world_field(*field_box, lambda p: sweep(p.axes, world, height, 7.0, thin=outward, ratio=1.75), 2.0)
         paint_bone(self.canvas, patch, (74 if side > 0 else 62) + number, 0.8)
         end = points[-1].copy()
         end[0] *= side
@@ -142,7 +151,7 @@ class ThoraxBones:
         glenoid, neck = (148, -40, 318), (134, -50, 312)
         top, medial, tip = (92, -88, 352), (78, -107, 318), (98, -119, 222)
         lateral = (128, -78, 276)
-        spine = [(84, -110, 322), (112, -104, 336), (146, -74, 350), (158, -42, 354), (152, -22, 352)]
+        spine = [(82, -106, 318), (112, -104, 336), (146, -74, 350), (158, -42, 354), (152, -22, 352)]
         coracoid = [(136, -40, 330), (134, -18, 340), (140, -4, 330)]
         points = np.array([glenoid, neck, top, medial, tip, lateral, *spine, *coracoid], float) * [side, 1, 1]
         world = self.canvas.frame.to_patient(points)
@@ -152,6 +161,7 @@ class ThoraxBones:
             field = plate(p.axes, np.stack([n, t, m]), 2.2)
             field = plate(p.axes, np.stack([n, m, lat]), 2.0, out=field)
             field = plate(p.axes, np.stack([lat, m, i]), 2.4, out=field)
+            field = plate(p.axes, np.stack([n, world[6], world[8]]), 2.4, out=field)
             field = sweep(p.axes, np.stack([n, lat, i]), np.array([7.0, 5, 4.5]), out=field)
             field = sweep(p.axes, np.stack([g, n]), np.array([13.0, 9.0]), out=field)
             field = sweep(p.axes, world[6:11], np.array([3.5, 5.0, 5.5, 6.5, 6.0]), out=field)

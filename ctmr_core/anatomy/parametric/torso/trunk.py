@@ -13,18 +13,45 @@ from ctmr_core.anatomy.parametric.torso.canvas import BODY, COARSE, Canvas
 from ctmr_core.anatomy.parametric.torso.person import Person
 
 TOP, BOTTOM = 432.0, -400.0
+#: thickness of the skin, mm (ICRP 110: 1.6-2.1 mm at the trunk).
+SKIN = 1.8
 
 _Z = (-260.0, -215.0, -170.0, -130.0, -90.0, -50.0, 0.0, 50.0, 100.0, 150.0, 200.0, 250.0, 290.0, 315.0, 335.0, 352.0, 366.0)
-CAVITY_WIDTH = Profile(_Z, (20, 33, 50, 84, 116, 126, 124, 127, 133, 137, 136, 127, 110, 90, 68, 48, 34))
-CAVITY_FRONT = Profile(_Z, (14, 36, 64, 82, 88, 86, 82, 82, 86, 87, 80, 68, 54, 41, 28, 14, -2))
+CAVITY_WIDTH = Profile(_Z, (17, 29, 48, 84, 116, 126, 124, 127, 133, 137, 136, 127, 110, 90, 68, 48, 34))
+CAVITY_FRONT = Profile(_Z, (10, 32, 64, 82, 88, 86, 82, 82, 86, 87, 80, 68, 54, 41, 28, 14, -2))
 CAVITY_BACK = Profile(_Z, (-46, -58, -68, -72, -66, -64, -68, -76, -86, -92, -97, -97, -92, -86, -78, -68, -60))
 
-_ZF = (-400.0, -300.0, -260.0, -215.0, -170.0, -120.0, -60.0, 0.0, 60.0, 120.0, 170.0, 220.0, 260.0, 300.0, 330.0, 350.0, 370.0, 395.0, 440.0)
+_ZF = (
+    -400.0,
+    -300.0,
+    -260.0,
+    -215.0,
+    -170.0,
+    -120.0,
+    -60.0,
+    0.0,
+    60.0,
+    120.0,
+    170.0,
+    220.0,
+    260.0,
+    300.0,
+    330.0,
+    350.0,
+    370.0,
+    395.0,
+    440.0,
+)
 FASCIA_WIDTH = Profile(_ZF, (150, 162, 163, 159, 151, 144, 139, 140, 143, 149, 156, 163, 168, 166, 148, 112, 76, 60, 55))
 FASCIA_FRONT = Profile(_ZF, (62, 70, 74, 84, 94, 99, 99, 95, 94, 97, 98, 95, 90, 76, 58, 44, 32, 24, 20))
-FASCIA_BACK = Profile(_ZF, (-80, -88, -96, -98, -98, -100, -100, -100, -102, -106, -112, -118, -120, -116, -108, -100, -90, -82, -76))
+FASCIA_BACK = Profile(
+    _ZF, (-80, -88, -96, -98, -98, -100, -100, -100, -102, -106, -112, -118, -120, -116, -108, -100, -90, -82, -76)
+)
 #: how fat clings: relative thickness of the subcutaneous layer by height.
-FAT = Profile((-400.0, -270.0, -200.0, -120.0, -40.0, 40.0, 120.0, 200.0, 280.0, 340.0, 400.0), (0.9, 1.15, 1.45, 1.4, 1.2, 1.05, 0.8, 0.65, 0.6, 0.6, 0.4))
+FAT = Profile(
+    (-400.0, -270.0, -200.0, -120.0, -40.0, 40.0, 120.0, 200.0, 280.0, 340.0, 400.0),
+    (0.9, 1.15, 1.45, 1.4, 1.2, 1.05, 0.8, 0.65, 0.6, 0.6, 0.4),
+)
 VISCERAL = Profile((-220.0, -120.0, -20.0, 60.0, 130.0, 200.0), (0.0, 0.55, 1.0, 0.95, 0.45, 0.0))
 
 
@@ -101,7 +128,7 @@ def paint_trunk(canvas: Canvas, person: Person) -> None:
     skin = canvas.world_field(shape=lambda p: np.maximum(p["skin"], np.maximum(p["z"] - TOP, BOTTOM - p["z"])), **everything)
     canvas.masks["skin"] = skin
     canvas.paint(skin, BODY, "skin")
-    canvas.paint(skin, BODY, "subcutaneous_fat", below=-1.8)
+    canvas.paint(skin, BODY, "subcutaneous_fat", below=-SKIN)
     if person.female:
         _paint_breast(canvas)
     fascia = canvas.world_field(shape=lambda p: p["fascia"], **everything)

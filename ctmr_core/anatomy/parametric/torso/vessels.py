@@ -108,5 +108,8 @@ class Vessels:
             i = 8 + int(place * (len(aorta) - 9))
             x, y, z, r = aorta[i]
             turn = 2 * np.pi * angle
-            spot = [(x + (r - 1) * np.cos(turn + d), y + (r - 1) * np.sin(turn + d), z + 14 * (place * 7 % 1) + 3 * d, 1.4) for d in (0.0, 0.4, 0.8)]
+            spot = [
+                (x + (r - 1) * np.cos(turn + d), y + (r - 1) * np.sin(turn + d), z + 14 * (place * 7 % 1) + 3 * d, 1.4)
+                for d in (0.0, 0.4, 0.8)
+            ]
             self.canvas.paint(self.canvas.tube(spot), None, "calcification", only=["arterial_blood"])
