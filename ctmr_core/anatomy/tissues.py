@@ -28,8 +28,8 @@ class Tissue:
 def tissues() -> tuple[Tissue, ...]:
     """All tissues, ordered by id; ``tissues()[i].id == i``."""
     source = resources.files("ctmr_core.anatomy.data").joinpath("tissues.csv")
-    with source.open(encoding="utf-8", newline="") as stream:
-        table = tuple(Tissue(int(row["id"]), row["name"], row["kind"]) for row in csv.DictReader(stream))
+    rows = csv.DictReader(source.read_text(encoding="utf-8").splitlines())
+    table = tuple(Tissue(int(row["id"]), row["name"], row["kind"]) for row in rows)
     if [tissue.id for tissue in table] != list(range(len(table))):
         raise AnatomyError("tissue ids must count up from 0 without gaps", where=str(source))
     return table

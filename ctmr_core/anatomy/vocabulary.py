@@ -20,7 +20,7 @@ from ctmr_core.anatomy.tissues import tissue_id
 from ctmr_core.errors import AnatomyError
 
 BACKGROUND = 0
-DTYPES = {"maisi": np.dtype(np.uint8), "brain": np.dtype(np.uint16)}
+DTYPES: dict[str, np.dtype] = {"maisi": np.dtype(np.uint8), "brain": np.dtype(np.uint16)}
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,8 @@ def load_vocabulary(name: str) -> Vocabulary:
     if name not in DTYPES:
         raise AnatomyError("unknown vocabulary", found=name, allowed=sorted(DTYPES))
     source = resources.files("ctmr_core.anatomy.data").joinpath(f"{name}.csv")
-    with source.open(encoding="utf-8", newline="") as stream:
-        labels = tuple(
-            Label(int(row["id"]), row["name"], row["group"], row["side"], row["color"], row["tissue"])
-            for row in csv.DictReader(stream)
-        )
+    labels = tuple(
+        Label(int(row["id"]), row["name"], row["group"], row["side"], row["color"], row["tissue"])
+        for row in csv.DictReader(source.read_text(encoding="utf-8").splitlines())
+    )
     return Vocabulary(name, labels, DTYPES[name])

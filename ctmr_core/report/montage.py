@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ctmr_core.anatomy.vocabulary import load_vocabulary
+from ctmr_core.anatomy.vocabulary import Vocabulary
 from ctmr_core.report.slices import PLANES, cut, overlay, pixel_size, to_picture, window_of
 from ctmr_core.store import Dataset, Volume
 
@@ -21,24 +21,24 @@ UNLABELLED = {"maisi": frozenset({200}), "brain": frozenset({507, 511, 540, 541}
 def planes_of(volume: Volume, sequence: str, height: int, *, with_labels: bool) -> list[Image.Image]:
     """Axial, coronal and sagittal pictures through the middle of what is labelled (lesions first)."""
     image, labels = np.asarray(volume.images[sequence]), np.asarray(volume.labels)
-    vocabulary = load_vocabulary(volume.vocabulary)
+    vocabulary = volume.vocabulary
     window = window_of(sequence, image)
     pictures = []
-    for plane, index in zip(PLANES, _point_of_interest(labels, volume.vocabulary), strict=True):
+    for plane, index in zip(PLANES, _point_of_interest(labels, vocabulary), strict=True):
         pixels = window.apply(cut(image, plane, index))
         if with_labels:
-            pixels = overlay(pixels, cut(labels, plane, index), vocabulary, UNLABELLED[volume.vocabulary])
+            pixels = overlay(pixels, cut(labels, plane, index), vocabulary, UNLABELLED[vocabulary.name])
         else:
             pixels = np.repeat(pixels[..., None], 3, axis=2)
         pictures.append(to_picture(pixels, pixel_size(plane, volume.spacing), height))
     return pictures
 
 
-def _point_of_interest(labels: np.ndarray, vocabulary: str) -> tuple[int, int, int]:
+def _point_of_interest(labels: np.ndarray, vocabulary: Vocabulary) -> tuple[int, int, int]:
     """(z, y, x): the slice of each plane, through the largest lesion if there is one, else the middle of the field of view."""
-    lesions = [label for label in load_vocabulary(vocabulary).ids("lesion") if np.any(labels == label)]
+    lesions = np.intersect1d(labels, vocabulary.ids("lesion"))
     x, y, z = (n // 2 for n in labels.shape)
-    if lesions:
+    if lesions.size:
         inside = np.argwhere(np.isin(labels, lesions))
         x, y, z = (int(v) for v in inside[np.argmin(((inside - inside.mean(axis=0)) ** 2).sum(axis=1))])
     return z, y, x

@@ -33,17 +33,21 @@ def write_report(dataset: Dataset, path: Path, *, sample: int = 12) -> Path:
     rows = dataset.ledger.to_table().to_pandas(maps_as_pydicts="strict").sort_values("case_id", ignore_index=True)
     accepted = rows[rows["status"] == "accepted"]
     counts = status(dataset)
-    page = _environment().get_template("report.html").render(
-        title=f"Dataset {Path(dataset.uri).name}",
-        subtitle=f"{dataset.uri} · made and checked by ctmr-factory {__version__}",
-        tiles=_tiles(counts, accepted),
-        reasons=_reasons(dataset, rows),
-        groups=_groups(accepted),
-        figures=_figures(accepted),
-        timings=_timings(accepted),
-        checks=_scores(rows),
-        cases=[_case(dataset, case_id) for case_id in _spread(accepted, sample)],
-        provenance=_provenance(accepted),
+    page = (
+        _environment()
+        .get_template("report.html")
+        .render(
+            title=f"Dataset {Path(dataset.uri).name}",
+            subtitle=f"{dataset.uri} · made and checked by ctmr-factory {__version__}",
+            tiles=_tiles(counts, accepted),
+            reasons=_reasons(dataset, rows),
+            groups=_groups(accepted),
+            figures=_figures(accepted),
+            timings=_timings(accepted),
+            checks=_scores(rows),
+            cases=[_case(dataset, case_id) for case_id in _spread(accepted, sample)],
+            provenance=_provenance(accepted),
+        )
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
@@ -56,9 +60,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _tiles(counts: dict[str, int], accepted: pd.DataFrame) -> list[dict[str, Any]]:
-    tiles = [
-        {"name": name, "value": f"{counts[name]:,}", "tone": tone if counts[name] else ""} for name, tone in TILES
-    ]
+    tiles = [{"name": name, "value": f"{counts[name]:,}", "tone": tone if counts[name] else ""} for name, tone in TILES]
     images = int(accepted["sequences"].map(len).sum()) if len(accepted) else 0
     tiles.append({"name": "images", "value": f"{images:,}", "tone": ""})
     tiles.append({"name": "bodies", "value": f"{accepted['body_identity'].nunique():,}", "tone": ""})
@@ -90,8 +92,7 @@ def _reasons(dataset: Dataset, rows: pd.DataFrame) -> list[dict[str, Any]]:
         counted[key] += 1
         examples.setdefault(key, case_id)
     return [
-        {"status": key[0], "reason": key[1], "count": count, "example": examples[key]}
-        for key, count in counted.most_common(40)
+        {"status": key[0], "reason": key[1], "count": count, "example": examples[key]} for key, count in counted.most_common(40)
     ]
 
 
@@ -181,7 +182,7 @@ def _spread(accepted: pd.DataFrame, sample: int) -> list[str]:
     """Up to ``sample`` case ids, taking turns between kinds of case (body and sequences), lesions first."""
     if not len(accepted) or sample < 1:
         return []
-    kinds = accepted["body"] + " " + accepted["sequences"].map(lambda row: ",".join(row))
+    kinds = accepted["body"] + " " + accepted["sequences"].map(",".join)
     bare = accepted["lesions"].map(len) == 0
     order = accepted.assign(kind=kinds, bare=bare).sort_values(["bare", "case_id"])
     turn = order.groupby("kind").cumcount()
@@ -189,9 +190,8 @@ def _spread(accepted: pd.DataFrame, sample: int) -> list[str]:
 
 
 def _case(dataset: Dataset, case_id: str) -> dict[str, Any]:
-    volume = dataset[case_id]
-    row = volume.row
-    vocabulary = load_vocabulary(volume.vocabulary)
+    volume, row = dataset[case_id], dataset.row(case_id)
+    vocabulary = volume.vocabulary
     pictures = []
     for number, sequence in enumerate(volume.sequences):
         plain = planes_of(volume, sequence, PICTURE_HEIGHT, with_labels=False)

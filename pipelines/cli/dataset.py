@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -38,7 +40,7 @@ def status(dataset: DatasetArgument, as_json: JsonOption = False) -> None:
 def verify(
     dataset: DatasetArgument,
     as_json: JsonOption = False,
-    quick: Annotated[bool, typer.Option("--quick", help="Check stored bytes only, do not decode voxels.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Check presence and sizes only, read no voxels.")] = False,
 ) -> None:
     """Read back every committed case and compare sizes, digests and voxels; exit code 1 names what differs.
 
@@ -49,12 +51,13 @@ def verify(
     from ctmr_core.store import Dataset
     from ctmr_core.store.verify import verify as check
 
-    report = check(Dataset.open(dataset), deep=not quick)
+    report = check(Dataset.open(dataset), deep=not quick, threads=os.cpu_count() or 1)
     if as_json:
-        print_json(report.as_dict())
+        print_json(asdict(report))
     else:
         for problem in report.problems:
-            error_console.print(Text.assemble(("damaged: ", "bold red"), str(problem)), soft_wrap=True)
+            place = f"case {problem.case_id}, {problem.object}: " if problem.object else f"case {problem.case_id}: "
+            error_console.print(Text.assemble(("damaged: ", "bold red"), place, problem.what), soft_wrap=True)
         console.print(Text(f"{report.cases} cases checked, {len(report.problems)} problems", "bold"))
         console.print(f"digest {report.digest}", soft_wrap=True, highlight=False)
     if report.problems:
@@ -79,6 +82,6 @@ def report(
     path = write_report(opened, out or Path(dataset) / "report.html", sample=sample)
     console.print(str(path), soft_wrap=True, highlight=False)
     if montage:
-        accepted = sorted(opened.case_ids())
+        accepted = list(opened)
         chosen = accepted[:: max(1, len(accepted) // max(sample, 1))][:sample]
         console.print(str(write_montage(opened, chosen, montage)), soft_wrap=True, highlight=False)

@@ -60,7 +60,7 @@ def demo(
     summary = run(GenerateOptions(manifest=str(manifest_path), dataset=str(out), workers=workers), quiet=as_json)
     dataset = Dataset.open(out)
     report_path = write_report(dataset, out / "report.html")
-    accepted = sorted(dataset.case_ids())
+    accepted = list(dataset)
     montage_path = write_montage(dataset, accepted[:: max(1, len(accepted) // 4)][:4], out / "montage.png") if accepted else None
     if as_json:
         print_json(summary.model_dump() | {"report": str(report_path), "montage": str(montage_path)})

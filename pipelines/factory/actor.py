@@ -6,13 +6,13 @@ import os
 import threading
 import time
 from dataclasses import replace
+from typing import Any
 
 import ray
 
 from pipelines.factory.work import ActorSettings, ActorStatus, CaseOutcome, UnitReport, WorkUnit
 
 
-@ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"work": 1, "control": 2})
 class CaseMaker:
     """One worker process with warm engines.
 
@@ -76,3 +76,8 @@ class CaseMaker:
     def _finished(self, outcome: CaseOutcome) -> None:
         with self._lock:
             self._outcomes.append(outcome)
+
+
+#: Ray never restarts the actor and never repeats a call: the driver decides what runs again. (Ray's stubs lack concurrency_groups.)
+_OPTIONS: Any = {"max_restarts": 0, "max_task_retries": 0, "concurrency_groups": {"work": 1, "control": 2}}
+CaseMakerActor: Any = ray.remote(**_OPTIONS)(CaseMaker)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
 import platform
 import socket
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 from ctmr_core.cases.case import Case
 from ctmr_core.engines import Engine
@@ -70,9 +70,7 @@ class CaseLedger:
         attempt_id = commits.new_attempt_id()
         row = self._row(attempt)
         if not attempt.verdict.accepted:
-            record = commits.CommitRecord.rejected(
-                case.case_id, case.key, attempt=attempt.number, attempt_id=attempt_id, row=row
-            )
+            record = commits.CommitRecord.rejected(case.case_id, case.key, attempt=attempt.number, attempt_id=attempt_id, row=row)
             return commits.commit(self._storage, record)
         stored = write_volume(
             self._storage,
@@ -90,7 +88,7 @@ class CaseLedger:
         """Put the unit's commits into the catalog."""
         catalog.seal(self._storage, unit_id, [(case.case_id, case.key) for case in cases])
 
-    def decided(self, case: Case) -> str | None:
+    def decided(self, case: Case) -> Literal["accepted", "rejected"] | None:
         """``accepted`` or ``rejected`` if the case is committed, else None."""
         record = commits.read_commit(self._storage, case.case_id, case.key)
         return record.status if record else None
@@ -126,5 +124,5 @@ class CaseLedger:
             licences=getattr(engine, "licences", ()),
             timings={step: round(seconds, 4) for step, seconds in attempt.timings.items()},
             host=socket.gethostname(),
-            finished_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            finished_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         )

@@ -22,7 +22,7 @@ from ctmr_core.quality.base import Candidate, Verdict
 from ctmr_core.quality.judge import judge
 from pipelines.factory.faults import strike
 from pipelines.factory.ledger import Attempt, CaseLedger
-from pipelines.factory.work import ActorSettings, CaseOutcome, UnitReport, WorkUnit
+from pipelines.factory.work import ActorSettings, CaseOutcome, OutcomeStatus, UnitReport, WorkUnit
 
 LOG = logging.getLogger(__name__)
 WRITE_TRIES = 4
@@ -31,6 +31,11 @@ FIRST_PAUSE_SECONDS = 0.5
 HALTING_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE})
 
 Enter = Callable[[str, str, int], None]
+Finished = Callable[[CaseOutcome], None]
+
+
+def _nobody(*news: object) -> None:
+    """Listens to nothing."""
 
 
 class StorageHaltError(StoreError):
@@ -38,7 +43,7 @@ class StorageHaltError(StoreError):
 
 
 @dataclass
-class _Trial:
+class Trial:
     """A case on its way: the attempt at hand and what the earlier ones came to."""
 
     case: Case
@@ -53,10 +58,36 @@ class _Trial:
         return self.attempt + 1 >= self.case.max_attempts
 
 
+@dataclass
+class _UnitRun:
+    """A unit in the making: cases that wait, the one the writer has, and what came of the others."""
+
+    waiting: deque[Trial]
+    finished: Finished
+    pending: tuple[Trial, Future[CaseOutcome | None]] | None = None
+    outcomes: list[CaseOutcome] = field(default_factory=list)
+    abandoned: list[Case] = field(default_factory=list)
+
+    def settle(self) -> None:
+        """Wait for the writer, and take what it says."""
+        if self.pending is not None:
+            trial, future = self.pending
+            self.pending = None
+            self.take(trial, future.result())
+
+    def take(self, trial: Trial, outcome: CaseOutcome | None) -> None:
+        """An outcome ends the case; None puts its next attempt in front."""
+        if outcome is None:
+            self.waiting.appendleft(trial)
+        else:
+            self.outcomes.append(outcome)
+            self.finished(outcome)
+
+
 class Workshop:
     """Makes units of cases: checks and writes of one case overlap the rendering of the next."""
 
-    def __init__(self, settings: ActorSettings, enter: Enter = lambda case_id, stage, attempt: None) -> None:
+    def __init__(self, settings: ActorSettings, enter: Enter = _nobody) -> None:
         self._settings = settings
         self._enter = enter
         self._engines: dict[str, Engine] = {}
@@ -64,55 +95,34 @@ class Workshop:
         self._ledger = CaseLedger.open(settings.dataset)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="finish")
 
-    def make_unit(
-        self, unit: WorkUnit, stopping: threading.Event, finished: Callable[[CaseOutcome], None] = lambda outcome: None
-    ) -> UnitReport:
+    def make_unit(self, unit: WorkUnit, stopping: threading.Event, finished: Finished = _nobody) -> UnitReport:
         """Make the cases of ``unit`` in order; after ``stopping`` no further case is begun."""
-        waiting = deque(_Trial(case) for case in unit.cases)
-        outcomes: list[CaseOutcome] = []
-        abandoned: list[Case] = []
-        pending: tuple[_Trial, Future[CaseOutcome | None]] | None = None
-
-        def settle() -> None:
-            """Take the result of the case being finished: an outcome, or the next attempt at it."""
-            nonlocal pending
-            if pending is None:
-                return
-            trial, future = pending
-            pending = None
-            outcome = future.result()
-            if outcome is None:
-                waiting.appendleft(trial)
-            else:
-                outcomes.append(outcome)
-                finished(outcome)
-
+        run = _UnitRun(deque(Trial(case) for case in unit.cases), finished)
         halt = None
         try:
-            while waiting or pending:
-                if not waiting:
-                    settle()
-                    continue
-                trial = waiting.popleft()
-                if stopping.is_set() and trial.attempt == 0:
-                    abandoned.append(trial.case)
-                    continue
-                candidate = self._render(trial)
-                settle()
-                if candidate is None:
-                    outcome = self._after_error(trial)
-                    if outcome is None:
-                        waiting.appendleft(trial)
-                    else:
-                        outcomes.append(outcome)
-                        finished(outcome)
-                    continue
-                pending = (trial, self._writer.submit(self._finish, trial, candidate))
-            if outcomes:
+            while run.waiting or run.pending:
+                self._step(run, stopping)
+            if run.outcomes:
                 self._with_patience(lambda: self._ledger.seal(unit.id, unit.cases))
         except StorageHaltError as error:
             halt = str(error)
-        return UnitReport(unit.id, tuple(outcomes), tuple(abandoned), halt)
+        return UnitReport(unit.id, tuple(run.outcomes), tuple(run.abandoned), halt)
+
+    def _step(self, run: _UnitRun, stopping: threading.Event) -> None:
+        """Render one attempt while the one before it is finished by the writer thread."""
+        if not run.waiting:
+            run.settle()
+            return
+        trial = run.waiting.popleft()
+        if stopping.is_set() and trial.attempt == 0:
+            run.abandoned.append(trial.case)
+            return
+        made = self._render(trial)
+        run.settle()
+        if made is None:
+            run.take(trial, self._after_error(trial))
+        else:
+            run.pending = (trial, self._writer.submit(self._finish, trial, made))
 
     def close(self) -> None:
         """Release engines and end the writer thread."""
@@ -127,7 +137,7 @@ class Workshop:
             self._engines[name] = load_engine(name, **options, **self._settings.engine_options)
         return self._engines[name]
 
-    def _render(self, trial: _Trial) -> tuple[Candidate, dict[str, Any]] | None:
+    def _render(self, trial: Trial) -> tuple[Candidate, dict[str, Any]] | None:
         """Body and images of one attempt, or None when it raised (the error is kept in ``trial``)."""
         case, attempt = trial.case, trial.attempt
         try:
@@ -145,7 +155,7 @@ class Workshop:
             return None
         return Candidate(case, label_map, images), {"images": images.parameters, "lesions": lesions}
 
-    def _finish(self, trial: _Trial, made: tuple[Candidate, dict[str, Any]]) -> CaseOutcome | None:
+    def _finish(self, trial: Trial, made: tuple[Candidate, dict[str, Any]]) -> CaseOutcome | None:
         """Judge, then commit or reject; None asks for another attempt."""
         candidate, parameters = made
         case, attempt = trial.case, trial.attempt
@@ -164,10 +174,10 @@ class Workshop:
         except Exception as error:  # noqa: BLE001 - see _render
             self._keep_error(trial, error)
             return self._after_error(trial)
-        status = "accepted" if verdict.accepted else "rejected"
+        status: OutcomeStatus = "accepted" if verdict.accepted else "rejected"
         return CaseOutcome(case.case_id, status, attempt + 1, time.monotonic() - trial.begun, "; ".join(verdict.reasons))
 
-    def _commit(self, trial: _Trial, candidate: Candidate, verdict: Verdict, parameters: dict[str, Any]) -> None:
+    def _commit(self, trial: Trial, candidate: Candidate, verdict: Verdict, parameters: dict[str, Any]) -> None:
         engine = self._engine(trial.case.engine)
         attempt = Attempt(trial.case, trial.attempt, candidate, verdict, parameters, dict(trial.timings), engine)
 
@@ -200,11 +210,11 @@ class Workshop:
                 pause *= 2
 
     @staticmethod
-    def _keep_error(trial: _Trial, error: Exception) -> None:
+    def _keep_error(trial: Trial, error: Exception) -> None:
         trial.errors.append(f"{type(error).__name__}: {error}".splitlines()[0])
         trial.last_traceback = "".join(traceback.format_exception(error))
 
-    def _after_error(self, trial: _Trial) -> CaseOutcome | None:
+    def _after_error(self, trial: Trial) -> CaseOutcome | None:
         """None asks for another attempt; after the last one the case is recorded as failed."""
         if not trial.is_last:
             trial.attempt += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,7 @@ from typing import Any
 
 import ray
 
-from pipelines.factory.actor import CaseMaker
+from pipelines.factory.actor import CaseMakerActor
 from pipelines.factory.work import ActorSettings, ActorStatus, UnitReport, WorkUnit
 
 IN_FLIGHT = 2  # one unit running, one prefetched: the actor never waits, and a death costs little
@@ -40,7 +41,7 @@ class Slot:
 
     def spawn(self) -> None:
         """Start a fresh actor in this place."""
-        self.actor = CaseMaker.options(
+        self.actor = CaseMakerActor.options(
             num_cpus=self.settings.threads, num_gpus=self.gpus, scheduling_strategy="SPREAD"
         ).remote(self.settings)
         self.ready, self.born = False, time.monotonic()
@@ -105,8 +106,6 @@ class Slot:
         """Let the actor release what it holds, then end its process."""
         if self.actor is None:
             return
-        try:
+        with contextlib.suppress(ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):  # it is being ended anyway
             ray.get(self.actor.close.remote(), timeout=timeout)
-        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
-            pass  # it is being ended anyway
         self.kill()

@@ -76,9 +76,7 @@ def _crew(options: GenerateOptions, backlog: Backlog) -> Crew:
     return Crew(max(1, min(workers, backlog.to_do)), settings, options.gpus_per_worker, options.case_timeout)
 
 
-def _make(
-    options: GenerateOptions, backlog: Backlog, crew: Crew, tally: Tally, stopping: Callable[[], bool]
-) -> None:
+def _make(options: GenerateOptions, backlog: Backlog, crew: Crew, tally: Tally, stopping: Callable[[], bool]) -> None:
     unit_size = options.unit_size or max(1, min(MAX_UNIT_SIZE, backlog.to_do // (crew.workers * UNITS_PER_ACTOR)))
     publish = _ProgressArtifact()
 
@@ -93,9 +91,9 @@ def _make(
         driver = Driver(crew, ledger, tally, observe, stopping)
         try:
             for number, wave in enumerate(_waves(backlog.cases(), unit_size, options.wave_units)):
-                make_wave = task(
-                    name="make-wave", task_run_name=f"wave-{number}", cache_policy=NO_CACHE, persist_result=False
-                )(driver.run)
+                make_wave = task(name="make-wave", task_run_name=f"wave-{number}", cache_policy=NO_CACHE, persist_result=False)(
+                    driver.run
+                )
                 backlog.lock.check()
                 make_wave(wave)
                 if tally.interrupted or tally.halt:
@@ -134,7 +132,7 @@ def _summary(options: GenerateOptions, backlog: Backlog, crew: Crew, tally: Tall
         dataset=options.dataset,
         planned=backlog.planned,
         done_before=backlog.done,
-        reasons=dict(backlog.reasons),
+        reasons={str(why): count for why, count in backlog.reasons.items()},
         accepted=counts["accepted"],
         rejected=counts["rejected"],
         failed=counts["failed"],

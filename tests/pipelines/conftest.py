@@ -67,7 +67,7 @@ def write_manifest(tmp_path: Path) -> Write:
 
 
 @pytest.fixture
-def drill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str, dict[str, object]]], None]]:
+def drill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, dict[str, object]]], None]:
     """Tell chosen attempts at chosen cases to fail."""
     path = tmp_path / "faults.json"
     path.write_text("{}", encoding="utf-8")
@@ -76,7 +76,7 @@ def drill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         path.write_text(json.dumps(faults), encoding="utf-8")
 
     monkeypatch.setenv("CTMR_FAULTS", str(path))
-    yield plan
+    return plan
 
 
 def options(manifest: Path, dataset: Path, **changes: object) -> GenerateOptions:
