@@ -73,8 +73,8 @@ class ClippedCheck:
     """
 
     name = "clipped"
-    #: 0.5 % saturated voxels is the usual alarm for images; gas can sit at the lower end of the HU scale in 5 % of a body.
-    thresholds: ClassVar[Thresholds] = {"high_share": 0.005, "low_share": 0.05}
+    #: 0.5 % saturated voxels is the usual alarm for images; gas fills 1-2 % of a trunk.
+    thresholds: ClassVar[Thresholds] = {"high_share": 0.005, "low_share": 0.03}
 
     def applies(self, case: Case) -> bool:
         del case
