@@ -107,6 +107,7 @@ class TemplateLibrary:
 
     def _use(self, index: pa.Table) -> None:
         self._index = index
+        self._made: dict[int, TemplateRow] = {}
         self._places = {template_id: place for place, template_id in enumerate(index["id"].to_pylist())}
 
     @classmethod
@@ -136,7 +137,10 @@ class TemplateLibrary:
 
     def rows(self) -> tuple[TemplateRow, ...]:
         """Every row, ordered by id."""
-        return tuple(_row(record) for record in self._index.to_pylist())
+        for place, record in enumerate(self._index.to_pylist()):
+            if place not in self._made:
+                self._made[place] = _row(record)
+        return tuple(self._made[place] for place in range(len(self)))
 
     def row(self, template_id: str) -> TemplateRow:
         """The row of one template; ``AnatomyError`` that lists near ids if there is none."""
@@ -251,7 +255,9 @@ class TemplateLibrary:
         return [self._row_at(int(place)) for place in nearest[:limit]]
 
     def _row_at(self, place: int) -> TemplateRow:
-        return _row(self._index.slice(place, 1).to_pylist()[0])
+        if place not in self._made:
+            self._made[place] = _row(self._index.slice(place, 1).to_pylist()[0])
+        return self._made[place]
 
     def _column(self, name: str) -> np.ndarray:
         return self._index[name].to_numpy(zero_copy_only=False)
