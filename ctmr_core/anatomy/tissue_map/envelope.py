@@ -25,7 +25,7 @@ BODY = 200
 SKIN_MM = 2.0  # epidermis and dermis of the trunk, 1-3 mm (ICRP 89, 2002)
 _SKIN_SPACING_LIMIT_MM = 2.5  # on coarser grids one voxel of skin would be far too thick
 _COARSE_MM = 5.0
-_MARGIN_MM = 45.0
+_MARGIN_MM = 50.0
 _SLAB = 1 << 22
 
 LUNGS = (28, 29, 30, 31, 32, 23)
@@ -33,15 +33,22 @@ _CHEST = (*LUNGS, 115, 108, 119, 109, 110, 111, 125, 57, 132, 6)
 _ABDOMEN = (1, 3, 4, 5, 7, 8, 9, 10, 12, 13, 14, 15, 17, 19, 24, 25, 26, 27, 62, 116, 117, 118, 58, 59, 60, 61)
 _UPPER_ABDOMEN = (1, 3, 12, 10, 26)
 _RIBS = (*range(63, 87), 114, 122)
+_UPPER_RIBS = (*range(63, 68), *range(75, 80))
+_MIDDLE_RIBS = (*range(68, 72), *range(80, 84))
+_GIRDLE = (87, 88, 89, 90, 91, 92)
+_AXILLA_MM = 30.0  # what lies further than this from every bone of the shoulder is the fat of the armpit
 _SPINE = (*range(33, 57), 127, 97)
 _PELVIS = (95, 96)
 _SACRUM = (97, 127)
 _MUSCLES = tuple(range(98, 108))
 
 #: mm of muscle around bones, per group: (labels, thickness). Rounded from the muscle layers of the ICRP 110 reference
-#: phantoms: intercostals and thin trunk muscles over the ribs, shoulder girdle, thigh, neck.
+#: phantoms: intercostals, pectoral and thin trunk muscles over the ribs, shoulder girdle, thigh, neck.
 _MUSCLE_AROUND: tuple[tuple[tuple[int, ...], float], ...] = (
+    (_UPPER_RIBS, 12.0),
+    (_MIDDLE_RIBS, 10.0),
     (_RIBS, 5.0),
+    ((57, 112, 113, 126), 9.0),
     (tuple(range(33, 49)), 7.0),
     (tuple(range(49, 57)), 32.0),
     (_SACRUM, 5.0),
@@ -125,6 +132,11 @@ def _cavity_and_wall(coarse: CoarseGrid) -> tuple[np.ndarray, np.ndarray]:
     trunk = coarse.mask((*_RIBS, *LUNGS, *_SPINE))
     if trunk.any():
         wall = np.maximum(wall, np.maximum(_closing(trunk, 30.0, spacing), -60) + 2.0)
+    girdle = coarse.mask(_GIRDLE)
+    if girdle.any():
+        bones = girdle | coarse.mask((*_UPPER_RIBS, *_MIDDLE_RIBS, *range(43, 50)))
+        hull = np.maximum(_closing(bones, 60.0, spacing), -60) + 4.0
+        wall = np.maximum(wall, np.minimum(hull, _AXILLA_MM - distance_outside(bones, spacing)))
     for labels, thickness in _MUSCLE_AROUND:
         mask = coarse.mask(labels)
         if mask.any():
