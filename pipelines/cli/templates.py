@@ -33,7 +33,10 @@ DEFAULT_LIBRARY = Path("templates")
 @report_errors
 def import_(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Label maps (NIfTI, MGZ, NRRD, MetaImage) or folders of them.")
+        list[Path],
+        typer.Argument(
+            metavar="PATH...", help="Label maps (NIfTI, MGZ, NRRD, MetaImage), folders of them, or a folder of masks."
+        ),
     ],
     library: LibraryOption = DEFAULT_LIBRARY,
     mapping: Annotated[
@@ -70,10 +73,13 @@ def import_(
 
     Example: `ctmr templates import scans/labels.nii.gz -m totalsegmentator_v2 --image scans/ct.nii.gz --id patient_1`
     """
+    from ctmr_core.anatomy.mapping import load_mapping
     from ctmr_core.anatomy.templates.importing import check_options, import_templates
     from ctmr_core.anatomy.templates.library import TemplateLibrary
+    from ctmr_core.anatomy.templates.mask_folder import holds_masks
 
-    several = len(paths) > 1 or paths[0].is_dir()
+    table = load_mapping(mapping)
+    several = len(paths) > 1 or (paths[0].is_dir() and not holds_masks(paths[0], table))
     if several and (template_id is not None or image is not None):
         raise typer.BadParameter("--id and --image go with one label map, not with several", param_hint="PATH...")
     check_options(spacing_scale, sequence, envelope, image)
@@ -83,7 +89,7 @@ def import_(
         TemplateLibrary.open(library, create=True),
         done=None if as_json else _print_outcome,
         template_id=template_id,
-        mapping=mapping,
+        mapping=table,
         image=image,
         image_sequence=sequence,
         envelope=envelope,

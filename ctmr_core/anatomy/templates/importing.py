@@ -16,6 +16,7 @@ from ctmr_core.anatomy.sequences import MODALITY_CODES, is_ct
 from ctmr_core.anatomy.templates.envelope import AIR_HU, envelope_from_ct, envelope_from_labels, envelope_from_mr
 from ctmr_core.anatomy.templates.intensities import measure_intensities
 from ctmr_core.anatomy.templates.library import TEMPLATE_ID_PATTERN, TemplateLibrary, TemplateRow, check_template_id
+from ctmr_core.anatomy.templates.mask_folder import holds_masks, read_mask_folder
 from ctmr_core.anatomy.templates.orientation import (
     VERTEBRA_PITCH_MM,
     midline_index,
@@ -63,6 +64,7 @@ def import_template(
 ) -> TemplateRow:
     """Read, map, complete and store one label map; returns its row.
 
+    label_path: a label map, or a folder with one mask per structure.
     template_id: default, the file name without its suffix. mapping: a name, a file or a ``LabelMapping``.
     image: the image the labels were drawn on (same grid, nothing is resampled); every label's median and spread in it
         is kept under ``image_sequence``, and a CT or MR shows where the skin is.
@@ -85,7 +87,8 @@ def import_template(
             found=identifier,
             fix="choose another --id, or --replace it",
         )
-    scan = read_label_scan(label_path)
+    masks = label_path.is_dir()
+    scan = read_mask_folder(label_path, table, drop_unknown) if masks else read_label_scan(label_path)
     picture = _matching_image(image, scan, image_sequence) if image is not None else None
     notes: list[str] = []
     if not scan.orientation_known:
@@ -129,12 +132,13 @@ def import_templates(
 ) -> ImportReport:
     """Import several label maps with the same options; the error of one file does not stop the others.
 
-    label_paths: files and folders (every readable file directly in a folder, by name). ``done`` is called after each.
+    label_paths: files and folders: a folder with one mask per structure is one label map, any other stands for every
+        readable file directly in it, by name. ``done`` is called after each.
     """
     report = ImportReport()
-    if isinstance(options.get("mapping"), str | Path):
-        options["mapping"] = load_mapping(options["mapping"])
-    for path in _files(label_paths):
+    mapping = options.get("mapping", "maisi")
+    options["mapping"] = table = mapping if isinstance(mapping, LabelMapping) else load_mapping(mapping)
+    for path in _files(label_paths, table):
         outcome: TemplateRow | CtmrError
         try:
             outcome = import_template(path, library, **options)
@@ -165,9 +169,9 @@ def check_options(spacing_scale: Sequence[float], image_sequence: str, envelope:
         raise AnatomyError("an envelope from the image needs an image", fix="give --image, or --envelope labels")
 
 
-def _files(paths: Sequence[str | Path]) -> Iterator[Path]:
+def _files(paths: Sequence[str | Path], mapping: LabelMapping) -> Iterator[Path]:
     for path in map(Path, paths):
-        if path.is_dir():
+        if path.is_dir() and not holds_masks(path, mapping):
             yield from sorted(file for file in path.iterdir() if file.is_file() and is_readable_name(file))
         else:
             yield path
