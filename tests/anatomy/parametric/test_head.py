@@ -35,8 +35,8 @@ PAIRED = {
 }
 SINGLE = {14: (1.66, 0.86), 15: (1.73, 0.55), 16: (21.7, 2.3), 24: (382, 90), 506: (12.2, 2.1), 511: (355, 55), 515: (442, 70)}
 REQUIRED = (
-    *(side for pair in PAIRED for side in pair), *SINGLE, 5, 44, 31, 63, 85, 501, 502, 507, 508, 509, 512, 514, 516, 530, 540, 541,
-    542, 543, 544, 545,
+    *(side for pair in PAIRED for side in pair), *SINGLE, 5, 44, 31, 63, 85, 501, 502, 507, 508, 509, 512, 514, 516, 530, 540,
+    541, 542, 543, 544, 545,
 )  # fmt: skip
 
 
@@ -126,7 +126,7 @@ def test_layers_are_in_order_along_rays_over_the_vault(heads: dict[int, Parametr
         rank[list(labels)] = layer
     outermost_is_cortex = []
     for seed, label_map in maps.items():
-        origin = np.asarray(heads[seed].center_mm("head")) + (0, -10, 15)
+        origin = np.asarray(heads[seed].center_mm("head")) + np.array([0, -10, 15])
         for azimuth in np.radians(np.arange(200, 341, 20)):
             direction = np.array([np.cos(azimuth) * 0.8, np.sin(azimuth) * 0.8, 0.6])
             places = origin + np.arange(0, 150, 1.0)[:, None] * direction

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cached_property
 
-
 from ctmr_core.anatomy.grid import Grid
 from ctmr_core.anatomy.label_map import LabelMap
 from ctmr_core.anatomy.parametric.base import Streams
@@ -52,7 +51,7 @@ class ParametricHead:
         paint_face(canvas, self.person)
         self._paint_cerebrum(canvas)
         paint_posterior(canvas, self.person)
-        paint_partitions(canvas, self.person, self._layers)
+        paint_partitions(canvas, self._layers)
         paint_deep(canvas, self.person)
         paint_vessels(canvas, self.person)
         return LabelMap(canvas.voxels, grid.affine, canvas.vocabulary, tissues=canvas.tissues)
@@ -78,5 +77,3 @@ class ParametricHead:
 def parametric_head(streams: Streams) -> ParametricHead:
     """The adult head that ``streams`` draws; ``streams(name)`` must return a fresh generator of the named stream."""
     return ParametricHead(streams)
-
-

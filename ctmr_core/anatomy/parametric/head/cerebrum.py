@@ -3,6 +3,8 @@
 Sulci are the zero surfaces of a band-limited random field that is constant along the normals of the hull, so that every
 sulcus is a sheet perpendicular to the surface; it ends at a depth that varies over the brain. The great fissures are
 sheets of their own. Distances are made on a lattice; which side of a sheet a voxel lies on is decided on its own grid.
+Extents and landmarks follow the mean of the public SynthSeg training label maps (Billot et al. 2023) and, for sulci, the
+MNI152 atlas; folding is tuned until cortex, white matter and fluid have the volumes measured on those maps.
 """
 
 from __future__ import annotations
@@ -50,7 +52,6 @@ def hull(points: Points) -> np.ndarray:
 
 def core(points: Points) -> np.ndarray:
     """Signed distance (mm) to the middle of the brain, where the hemispheres are joined and nothing is folded."""
-    x, y, z = points
     callosum = ellipsoid(points, (0, 21.0, 0.0), (21, 33.5, 17.5), pitch=4)
     thalami = ellipsoid(points, (0, 8, -8), (21, 22, 13))
     stem = ellipsoid(points, (0, 4, -22), (16, 12, 14))
@@ -153,7 +154,7 @@ def fold(person: Person) -> Folding:
     # random sulci keep clear of the great ones, and are shallow where the field says so
     clear = smoothstep(fissures, 2.0, 8.0)
     sheet = _sheets(lattice, foot, rng, traits.gyrus_mm)
-    depth = np.clip(17.0 + 4.5 * lattice.noise(rng, 30.0), 5, 25)
+    depth = np.clip(18.5 + 4.5 * lattice.noise(rng, 30.0), 7, 26)
     medial = 1 - smoothstep(lateral - gap, 8, 24)  # the medial face is folded less deeply
     depth = depth * (1 - 0.5 * medial) * (0.25 + 0.75 * clear)
     # a lobe keeps a white core, however narrow it is
@@ -222,5 +223,6 @@ def _pial(
 def pial_depth(folding: Folding, window: Window) -> tuple[np.ndarray, np.ndarray]:
     """mm below the pial surface and mm of cortex for every voxel of ``window`` (float32); depth < 0 is CSF or outside."""
     names = (folding.outside, folding.fissures, folding.sheet, folding.excess, folding.twig, folding.twig_excess)
-    outside, *others = (window.sample(folding.lattice, field) for field in names)
-    return _pial(-outside, *others, folding.opening), window.sample(folding.lattice, folding.thickness)
+    outside, fissures, sheet, excess, twig, twig_excess = (window.sample(folding.lattice, field) for field in names)
+    pial = _pial(-outside, fissures, sheet, excess, twig, twig_excess, folding.opening)
+    return pial, window.sample(folding.lattice, folding.thickness)

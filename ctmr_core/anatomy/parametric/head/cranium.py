@@ -27,8 +27,8 @@ def cavity(points: Points, room: float) -> np.ndarray:
     x, y, z = points
     cerebrum = hull(points)
     basal = ellipsoid(points, (0, 20, -20), (22, 17, 11))
-    wedge = ellipsoid(points, (0, -34, -24), (52, 33, 15))  # the tent between cerebrum and cerebellum
-    brain = smooth_min(smooth_min(cerebrum, posterior_hull(points), 9.0), np.minimum(basal, wedge), 8.0)
+    wedge = ellipsoid(points, (0, -31, -19), (50, 31, 11))  # the tent between cerebrum and cerebellum
+    brain = smooth_min(smooth_min(cerebrum, posterior_hull(points), 7.0), np.minimum(basal, wedge), 8.0)
     # more fluid over the top than at the base
     brain = brain - np.float32(room) * (np.float32(0.65) + np.float32(0.6) * smoothstep(z, -20, 45))
     # the petrous ridge parts the middle from the posterior fossa
@@ -67,7 +67,7 @@ def outline(points: Points, skull: np.ndarray, face: float) -> np.ndarray:
     leaning = (ax - np.float32(0.16) * (z + 36), y, z)
     ears = ellipsoid(leaning, (75.5, -2, -36), (6.5, 15, 25), yaw=8, pitch=-10)
     ears = smooth_max(ears, -ellipsoid(leaning, (83.0, 2, -36), (4.0, 9, 16), yaw=8), 2)
-    body = smooth_min(smooth_min(skull, block, 16), neck, 22)
+    body = smooth_min(smooth_min(skull, block, 16), neck, 34)
     return smooth_min(body, ears, 7)
 
 
@@ -134,10 +134,10 @@ def paint_layers(canvas: Canvas, layers: Layers, person: Person) -> None:
     fat += np.float32(traits.skin_mm)
     deep = depth > fat
     canvas.fill(window, deep, 507)
-    muscle = deep & ((grain > -0.75) & (z < -50) & (y < 34) | (np.abs(x) > 30) & (z > -62) & (z < 32) & (y > -8) & (y < 62) & (grain > -1.2))
+    muscle = deep & ((z < -50) & (y < 34) | (np.abs(x) > 30) & (z > -62) & (z < 32) & (y > -8) & (y < 62))
     canvas.fill(window, muscle, 541)
-    # between the muscles of face and neck lies fat
-    canvas.fill(window, deep & ~muscle & (grain < -0.25), 507, 2)
+    # fat fills the face between its muscles, and parts the muscles of the neck
+    canvas.fill(window, deep & np.where(muscle, (np.abs(grain) < 0.11) & (z < -40), (grain < -0.35) & (z < 0)), 507, 2)
     thickness = window.sample(lattice, layers.skull)
     vertebral = z < -70
     bone = (inner > 0) & (inner < thickness) & (depth > traits.skin_mm + 0.8) & ~vertebral

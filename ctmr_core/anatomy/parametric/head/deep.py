@@ -1,4 +1,7 @@
-"""Ventricles and deep grey matter, as shapes of the right side in canonical mm (+x lateral)."""
+"""Ventricles and deep grey matter, as shapes of the right side in canonical mm (+x lateral).
+
+Centres, extents and volumes are the means over the public SynthSeg training label maps (Billot et al. 2023).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from ctmr_core.anatomy.parametric.head.canvas import Canvas, mirrored, side_box
 from ctmr_core.anatomy.parametric.head.person import Person
 from ctmr_core.anatomy.parametric.head.primitives import Points, ellipsoid, smooth_max, smooth_min, tube
 
-CEREBRAL = (0, 2, 3, 24, 41, 42)
+CEREBRAL = (2, 3, 24, 41, 42)
 
 
 def callosum(points: Points, size: float) -> np.ndarray:
@@ -20,8 +23,16 @@ def callosum(points: Points, size: float) -> np.ndarray:
     lifted = z - np.float32(0.010) * np.minimum(x * x, 500) - np.float32(5.0 * (size - 1.1))
     arch = tube(
         (np.zeros_like(x), y, lifted),
-        ((0, 43, -11, 1.8), (0, 50.5, -6, 3.6), (0, 50, 3, 4.8), (0, 42, 11, 3.2), (0, 27, 15.5, 2.9), (0, 10, 16, 2.8),
-         (0, -3, 11.5, 3.6), (0, -9, 5, 5.0)),
+        (
+            (0, 43, -11, 1.8),
+            (0, 50.5, -6, 3.6),
+            (0, 50, 3, 4.8),
+            (0, 42, 11, 3.2),
+            (0, 27, 15.5, 2.9),
+            (0, 10, 16, 2.8),
+            (0, -3, 11.5, 3.6),
+            (0, -9, 5, 5.0),
+        ),
     )
     return arch + np.float32(0.14) * np.maximum(np.abs(x) - 9, 0)
 
@@ -30,7 +41,14 @@ def lateral_ventricle(points: Points, size: float) -> np.ndarray:
     """Frontal horn, body, trigone and occipital horn; ``size`` multiplies the radii."""
     x, y, z = points
     push = 3.0 * (size - 1)
-    nodes = ((6.5, 48, -4, 2.8), (7.0, 41, 2, 5.8), (6.8, 29, 8.0, 6.0), (8.0, 14, 11.0, 6.0), (13.5, 0, 10.5, 6.2), (22.0, -11, 4, 7.8))
+    nodes = (
+        (6.5, 48, -4, 2.8),
+        (7.0, 41, 2, 5.8),
+        (6.8, 29, 8.0, 6.0),
+        (8.0, 14, 11.0, 6.0),
+        (13.5, 0, 10.5, 6.2),
+        (22.0, -11, 4, 7.8),
+    )
     body = tube((x - np.float32(push), y, z), [(a, b, c, r * size) for a, b, c, r in nodes], (0.92, 1, 1.1))
     horn = ((22.5, -11, 5, 6.5), (23.5, -25, 0, 4.4 * size**0.5), (22, -26 - 14 * size**0.6, -3, 1.2))
     both = smooth_min(body, tube(points, [(a, b, c, r * size) for a, b, c, r in horn]), 2.0)
@@ -45,14 +63,22 @@ def temporal_horn(points: Points, size: float) -> np.ndarray:
 
 def choroid_plexus(points: Points, size: float) -> np.ndarray:
     """The plexus on the floor of the body and in the trigone."""
-    nodes = ((8.5, 18, 7.0, 1.2), (13, 4, 8, 1.7), (20, -9, 2, 3.8), (24, -12, -2, 3.2), (29, -6, -9, 1.6))
+    nodes = ((8.0, 18, 7.0, 1.5), (13, 4, 8, 2.2), (20, -9, 2, 4.6), (24, -12, -2, 4.0), (29, -6, -9, 1.9))
     return tube(points, [(a, b, c, r * size**0.5) for a, b, c, r in nodes])
 
 
 def caudate(points: Points, size: float) -> np.ndarray:
     """Head and body along the lateral wall of the ventricle, tail around the trigone."""
     push = 4.0 * (size - 1)
-    nodes = ((12, 43, -2, 4.6), (14.5, 36, 2.5, 5.8), (15.5, 28, 8, 5.0), (18, 17, 13.5, 3.9), (21, 5, 15, 3.2), (27, -7, 12, 2.3), (31, -13, 4, 1.7))
+    nodes = (
+        (12, 43, -2, 4.6),
+        (14.5, 36, 2.5, 5.8),
+        (15.5, 28, 8, 5.0),
+        (18, 17, 13.5, 3.9),
+        (21, 5, 15, 3.2),
+        (27, -7, 12, 2.3),
+        (31, -13, 4, 1.7),
+    )
     return tube(points, [(a + push, b, c, r) for a, b, c, r in nodes], (0.92, 1, 1.12))
 
 
@@ -71,9 +97,8 @@ def pallidum(points: Points) -> np.ndarray:
 
 def thalamus(points: Points) -> np.ndarray:
     """An egg beside the third ventricle, its back turned outwards."""
-    x, y, z = points
     egg = ellipsoid(points, (12.4, 5.5, -0.8), (9.8, 17.0, 11.8), yaw=-24)
-    return smooth_max(egg, np.float32(2.4) - x, 2.0)
+    return smooth_max(egg, np.float32(2.4) - points[0], 2.0)
 
 
 def accumbens(points: Points) -> np.ndarray:
@@ -83,7 +108,14 @@ def accumbens(points: Points) -> np.ndarray:
 
 def hippocampus(points: Points) -> np.ndarray:
     """Head, body and tail curving up behind the thalamus."""
-    nodes = ((22, 20, -22, 5.4), (25.5, 14, -22.5, 5.9), (27, 5, -20.5, 5.0), (27, -4, -15.5, 4.4), (23.5, -11, -9, 3.8), (18, -14, -3, 2.2))
+    nodes = (
+        (22, 20, -22, 5.4),
+        (25.5, 14, -22.5, 5.9),
+        (27, 5, -20.5, 5.0),
+        (27, -4, -15.5, 4.4),
+        (23.5, -11, -9, 3.8),
+        (18, -14, -3, 2.2),
+    )
     return tube(points, nodes, (1.12, 1, 0.92))
 
 
@@ -131,13 +163,17 @@ def paint_deep(canvas: Canvas, person: Person) -> None:
         canvas.paint(inferior, low, high, lambda p, s=side, w=width: temporal_horn(mirrored(p, s), w), over=CEREBRAL)  # type: ignore[misc]
         low, high = side_box((4, -20, -16), (36, 26, 14), side)
         canvas.paint(
-            plexus, low, high, lambda p, s=side, w=width: choroid_plexus(mirrored(p, s), w), over=(ventricle, inferior)  # type: ignore[misc]
+            plexus,
+            low,
+            high,
+            lambda p, s=side, w=width: choroid_plexus(mirrored(p, s), w),  # type: ignore[misc]
+            over=(ventricle, inferior),
         )
     rng = person.streams("head/nuclei")
     for left, right, low, high, shape, spread in _nuclei(size):
         common = rng.normal(0, spread)
         for label, side in ((left, -1), (right, 1)):
-            grow = np.float32(common + rng.normal(0, 0.22 * spread) - (0.3 * spread if label in (49,) else 0))
+            grow = np.float32(common + rng.normal(0, 0.22 * spread))
             dx, dy, dz = (np.float32(v) for v in rng.normal(0, 0.22, 3))
 
             def moved(p: Points, s: int = side, g: np.float32 = grow, d: tuple = (dx, dy, dz), f: Callable = shape) -> np.ndarray:  # type: ignore[type-arg]

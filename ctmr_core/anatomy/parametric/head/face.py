@@ -46,7 +46,9 @@ def _nasal(p: Points) -> np.ndarray:
 
 def _ramus(p: Points) -> np.ndarray:
     flat = tube((p[0], p[1], p[2]), ((49, 24, -50, 5), (47, 32, -82, 8), (46, 38, -98, 7)), (0.55, 1.5, 1))
-    return np.minimum(flat, tube(p, ((46, 38, -100, 6.5), (34, 64, -109, 6.5), (14, 86, -113, 7), (0, 89, -113, 7)), (0.8, 0.8, 1.5)))
+    return np.minimum(
+        flat, tube(p, ((46, 38, -100, 6.5), (34, 64, -109, 6.5), (14, 86, -113, 7), (0, 89, -113, 7)), (0.8, 0.8, 1.5))
+    )
 
 
 def _vertebrae(p: Points) -> np.ndarray:
@@ -67,6 +69,39 @@ def _vertebrae(p: Points) -> np.ndarray:
     return np.minimum(np.minimum(np.minimum(dens, body), np.minimum(ring, masses)), spine)
 
 
+def _orbital_wall(p: Points) -> np.ndarray:
+    """The thin bone around the orbit."""
+    return np.maximum(np.abs(orbit(p) - np.float32(1.2)) - np.float32(1.2), p[1] - 88)
+
+
+def _skull_base(p: Points) -> np.ndarray:
+    """Sphenoid body, clivus, petrous and mastoid parts of the temporal bone."""
+    return smooth_min(
+        smooth_min(ellipsoid(p, (0, 33, -37), (18, 20, 12)), tube(p, ((0, 27, -36, 7), (0, 14, -52, 6.5), (0, 6, -68, 4.5))), 4),
+        tube(p, ((13, 20, -42, 5), (36, 4, -42, 9.0), (58, -10, -44, 9), (59, -18, -56, 9), (57, -10, -68, 7))),
+        4,
+    )
+
+
+def _pharynx(p: Points) -> np.ndarray:
+    """From the back of the nose down to the trachea."""
+    return tube(
+        p,
+        ((0, 42, -55, 6.5), (0, 34, -68, 7.5), (0, 28, -84, 6), (0, 27, -105, 6.5), (0, 24, -130, 7), (0, 18, -240, 8)),
+        (1.45, 0.9, 1),
+    )
+
+
+def _globe(p: Points) -> np.ndarray:
+    """The eyeball."""
+    return ellipsoid(p, _EYE, (11.6, 11.4, 11.4))
+
+
+def _optic_nerve(p: Points) -> np.ndarray:
+    """From the eyeball through the optic canal to the chiasm."""
+    return tube(p, ((30, 71, -26, 2.0), (22, 56, -25, 1.9), (13, 39, -23, 1.9), (4, 29, -18, 2.0)))
+
+
 def paint_face(canvas: Canvas, person: Person) -> None:
     """Paint everything of the head that is neither brain nor vault."""
     _paint_muscles(canvas)
@@ -82,7 +117,7 @@ def _paint_muscles(canvas: Canvas) -> None:
         (541, (22, 16, -104), (48, 60, -48), lambda p: ellipsoid(p, (35.5, 39, -74), (8, 14, 25)), None),  # pterygoids
         (545, (38, -6, -104), (72, 42, -46), lambda p: ellipsoid(p, (57, 13, -74), (9, 13, 23)), None),  # parotid
         (545, (14, 28, -126), (44, 66, -98), lambda p: ellipsoid(p, (29, 47, -111), (8, 13, 9)), None),  # submandibular
-        (541, (0, 24, -122), (30, 100, -66), lambda p: tongue(p), None),
+        (541, (0, 24, -122), (30, 100, -66), tongue, None),
         (541, (0, 84, -102), (30, 110, -72), lambda p: ellipsoid(p, (0, 96, -87), (24, 4, 12)), None),  # lips
         (541, (2, -62, -110), (44, -8, -58), lambda p: ellipsoid(p, (20, -38, -84), (14, 12, 30)), None),
     )
@@ -106,29 +141,40 @@ def _paint_bones(canvas: Canvas, person: Person) -> None:
 
     cored((0, -50, -230), (36, 32, -60), _vertebrae, 1.3, SOFT)
     cored((0, 14, -126), (60, 102, -44), _ramus, 1.9, SOFT)
-    cored((40, 10, -56), (74, 82, -32), lambda p: tube(p, ((66, 14, -44, 3.0), (65, 38, -46, 3.0), (52, 68, -45, 6.0)), (0.8, 1, 1.2)), 1.6, SOFT)
+    cored(
+        (40, 10, -56),
+        (74, 82, -32),
+        lambda p: tube(p, ((66, 14, -44, 3.0), (65, 38, -46, 3.0), (52, 68, -45, 6.0)), (0.8, 1, 1.2)),
+        1.6,
+        SOFT,
+    )
     # zygoma, frontal process and the body of the maxilla around sinus and orbit
     cored((0, 46, -90), (56, 104, -36), lambda p: smooth_max(maxillary(p) - 2.4, p[1] - 92, 2), 1.5, SOFT)
-    cored((0, 52, -92), (40, 104, -62), lambda p: smooth_max(ellipsoid(p, (0, 66, -80), (29, 30, 9)), -ellipsoid(p, (0, 62, -88), (22, 30, 12)), 2), 1.2, SOFT)
-    rim = lambda p: np.maximum(np.abs(orbit(p) - np.float32(1.2)) - np.float32(1.2), p[1] - 88)  # noqa: E731
-    canvas.paint(515, *_wide((4, 34, -50), (58, 92, 0)), _both(rim), over=SOFT)
+    cored(
+        (0, 52, -92),
+        (40, 104, -62),
+        lambda p: smooth_max(ellipsoid(p, (0, 66, -80), (29, 30, 9)), -ellipsoid(p, (0, 62, -88), (22, 30, 12)), 2),
+        1.2,
+        SOFT,
+    )
+    canvas.paint(515, *_wide((4, 34, -50), (58, 92, 0)), _both(_orbital_wall), over=SOFT)
     cored((0, 62, -18), (50, 104, 10), lambda p: tube(p, ((4, 90, -9, 5.5), (26, 88, -8, 5.5), (45, 75, -11, 4.5))), 1.6, SOFT)
     # skull base: sphenoid body, clivus, petrous and mastoid parts of the temporal bone
-    base = lambda p: smooth_min(  # noqa: E731
-        smooth_min(ellipsoid(p, (0, 33, -37), (18, 20, 12)), tube(p, ((0, 27, -36, 7), (0, 14, -52, 6.5), (0, 6, -68, 4.5))), 4),
-        tube(p, ((13, 20, -42, 5), (36, 4, -42, 9.0), (58, -10, -44, 9), (59, -18, -56, 9), (57, -10, -68, 7))),
-        4,
+    cored((0, -34, -80), (74, 56, -22), _skull_base, 4.5, SOFT)
+    canvas.paint(
+        515, *_wide((6, -34, -80), (74, 32, -22)), _both(lambda p: ellipsoid(p, (34, 3, -42), (14, 9, 7), yaw=-35)), over=(516,)
     )
-    cored((0, -34, -80), (74, 56, -22), base, 4.5, SOFT)
-    canvas.paint(515, *_wide((6, -34, -80), (74, 32, -22)), _both(lambda p: ellipsoid(p, (34, 3, -42), (14, 9, 7), yaw=-35)), over=(516,))
     canvas.paint(541, *_wide((18, -18, -80), (50, 24, -56)), _both(lambda p: ellipsoid(p, (34, 4, -70), (12, 14, 9))), over=SOFT)
+
     # teeth stand on an arch, one every 7 mm
     def teeth(p: Points) -> np.ndarray:
         x, y, z = p
         arch = np.abs(np.sqrt((x / 23) ** 2 + ((y - 50) / 41) ** 2) - 1) * 26 - np.float32(4.0)
         angle = np.arctan2(x, (y - 50) * 0.56)
         gap = np.float32(0.42) - np.abs(np.mod(angle * 4.2, 1.0) - np.float32(0.5))
-        return np.maximum(np.maximum(arch, np.abs(z + 87.5) - 10.5), np.maximum(-gap * 9 - 0.3, 52 - y)) + np.where(np.abs(z + 87.5) < 0.6, 9, 0)
+        return np.maximum(np.maximum(arch, np.abs(z + 87.5) - 10.5), np.maximum(-gap * 9 - 0.3, 52 - y)) + np.where(
+            np.abs(z + 87.5) < 0.6, 9, 0
+        )
 
     canvas.paint(544, *_wide((0, 50, -100), (30, 98, -75)), _both(teeth), over=HARD)
     _paint_mastoid(canvas, lattice, grain)
@@ -171,7 +217,11 @@ def _paint_airways(canvas: Canvas, person: Person) -> None:
     septum = np.float32(rng.normal(0, 1.5))
     rows: Sequence[tuple[Triple, Triple, Shape]] = (
         ((14, 46, -78), (46, 86, -38), maxillary),
-        ((0, 80, -20), (30, 104, 22), lambda p: np.maximum(ellipsoid(p, (11, 89.5, 2), (11 * frontal, 4.2, 10 * frontal)), 0.9 - p[0])),
+        (
+            (0, 80, -20),
+            (30, 104, 22),
+            lambda p: np.maximum(ellipsoid(p, (11, 89.5, 2), (11 * frontal, 4.2, 10 * frontal)), 0.9 - p[0]),
+        ),
     )
     for low, high, shape in rows:
         canvas.paint(509, *_wide(low, high), _both(shape), over=HARD)
@@ -179,12 +229,13 @@ def _paint_airways(canvas: Canvas, person: Person) -> None:
     canvas.paint(
         501,
         *_wide((0, 16, -48), (18, 54, -24)),
-        lambda p: np.maximum(ellipsoid(p, (0, 37, -36), (13 * sphenoid, 12, 9 * sphenoid)), np.float32(0.6) - np.abs(p[0] - septum)),
+        lambda p: np.maximum(
+            ellipsoid(p, (0, 37, -36), (13 * sphenoid, 12, 9 * sphenoid)), np.float32(0.6) - np.abs(p[0] - septum)
+        ),
         over=HARD,
     )
-    pharynx = lambda p: tube(p, ((0, 42, -55, 6.5), (0, 34, -68, 7.5), (0, 28, -84, 6), (0, 27, -105, 6.5), (0, 24, -130, 7), (0, 18, -240, 8)), (1.45, 0.9, 1))  # noqa: E731
-    canvas.paint(509, *_wide((0, -4, -240), (18, 60, -44)), lambda p: pharynx(p) - np.float32(2.0), over=HARD)
-    canvas.paint(501, *_wide((0, -4, -240), (16, 58, -46)), pharynx)
+    canvas.paint(509, *_wide((0, -4, -240), (18, 60, -44)), lambda p: _pharynx(p) - np.float32(2.0), over=HARD)
+    canvas.paint(501, *_wide((0, -4, -240), (16, 58, -46)), _pharynx)
     canvas.paint(
         501, *_wide((0, 40, -86), (22, 90, -66)), lambda p: np.maximum(np.abs(tongue(p) - 1.6) - 1.0, -76.5 - p[2]), over=SOFT
     )
@@ -192,7 +243,6 @@ def _paint_airways(canvas: Canvas, person: Person) -> None:
 
 def _paint_orbits(canvas: Canvas) -> None:
     low, high = _wide((4, 30, -48), (56, 100, -4))
-    globe = lambda p: ellipsoid(p, _EYE, (11.6, 11.4, 11.4))  # noqa: E731
     canvas.paint(507, low, high, _both(lambda p: np.maximum(orbit(p), p[1] - 89)), over=HARD, tissue=_FAT)
     muscles = (
         ((15, 42, -20, 1.6), (29, 64, -14, 2.4), (32, 78, -13.2, 1.4)),
@@ -202,8 +252,7 @@ def _paint_orbits(canvas: Canvas) -> None:
     )
     for nodes in muscles:
         canvas.paint(508, low, high, _both(lambda p, n=nodes: tube(p, n)), over=(507,))  # type: ignore[misc]
-    nerve = lambda p: tube(p, ((30, 71, -26, 2.0), (22, 56, -25, 1.9), (13, 39, -23, 1.9), (4, 29, -18, 2.0)))  # noqa: E731
-    canvas.paint(530, low, high, _both(nerve), over=(507, 515, 516, 508, 24, 543, 501))
-    canvas.paint(507, low, high, _both(lambda p: globe(p) - np.float32(0.9)), over=(507, 508, 540, 541, 511, 530))
-    canvas.paint(506, low, high, _both(globe), over=(507, 508, 540, 541, 511, 530))
+    canvas.paint(530, low, high, _both(_optic_nerve), over=(507, 515, 516, 508, 24, 543, 501))
+    canvas.paint(507, low, high, _both(lambda p: _globe(p) - np.float32(0.9)), over=(507, 508, 540, 541, 511, 530))
+    canvas.paint(506, low, high, _both(_globe), over=(507, 508, 540, 541, 511, 530))
     canvas.paint(542, low, high, _both(lambda p: ellipsoid(p, (32, 89.0, -26), (4.6, 2.0, 4.6))), over=(506, 507, 540))

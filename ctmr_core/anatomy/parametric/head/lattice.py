@@ -30,9 +30,7 @@ class Lattice:
 
     def axes_mm(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """RAS+ mm of the nodes along each axis (float32)."""
-        x, y, z = (
-            (low + self.step * np.arange(n)).astype(np.float32) for low, n in zip(self.low, self.size, strict=True)
-        )
+        x, y, z = ((low + self.step * np.arange(n)).astype(np.float32) for low, n in zip(self.low, self.size, strict=True))
         return x, y, z
 
     @property

@@ -52,7 +52,7 @@ def draw_traits(rng: np.random.Generator) -> Traits:
         ventricles=float(np.clip(np.exp(rng.normal(0.18 + 0.65 * (age - 0.4), 0.17)), 0.75, 1.75)),
         atrophy=float(np.clip(age + rng.normal(0, 0.12), 0, 1)),
         cortex_mm=float(np.clip(rng.normal(2.45 - 0.2 * age, 0.08), 2.05, 2.75)),
-        gyrus_mm=float(np.clip(rng.normal(23.6, 1.0), 21.5, 26.0)),
+        gyrus_mm=float(np.clip(rng.normal(23.0, 1.0), 21.0, 25.5)),
         skull_mm=float(np.clip(rng.normal(7.0 if female else 6.6, 0.8), 5.0, 9.5)),
         diploe=float(np.clip(rng.normal(0.24, 0.05), 0.14, 0.36)),
         fat_mm=float(np.clip(np.exp(rng.normal(np.log(3.6), 0.25)), 2.2, 7.0)),
@@ -90,10 +90,8 @@ class Person:
         x, y, z = x[:, None, None], y[None, :, None], z[None, None, :]
         coordinates = []
         for row, warp in zip(self._inverse, self._warp, strict=True):
-            if isinstance(where, Window):
-                shift = where.sample(self._warp_lattice, warp)
-            else:
-                shift = self._warp_lattice.onto(where, warp)
+            lattice = self._warp_lattice
+            shift = where.sample(lattice, warp) if isinstance(where, Window) else lattice.onto(where, warp)
             shift += row[0] * x + row[1] * y
             shift += row[2] * z
             coordinates.append(shift)
@@ -101,7 +99,9 @@ class Person:
 
     def room_box(self, low: Triple, high: Triple) -> tuple[Triple, Triple]:
         """A box in the room (mm) that holds the canonical box [low, high] wherever the displacement may move it."""
-        corners = np.array([[(low, high)[i][0], (low, high)[j][1], (low, high)[k][2]] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
+        corners = np.array(
+            [[(low, high)[i][0], (low, high)[j][1], (low, high)[k][2]] for i in (0, 1) for j in (0, 1) for k in (0, 1)]
+        )
         placed = corners @ self._forward.T
         a, b, c = (float(v) for v in placed.min(0) - _WARP_MARGIN_MM)
         d, e, f = (float(v) for v in placed.max(0) + _WARP_MARGIN_MM)
@@ -112,8 +112,8 @@ class Person:
         target = np.asarray(point, float)
         place = self._forward @ target
         for _ in range(12):
-            x, y, z = (np.array([v], np.float32) for v in place)
-            shift = np.array([float(self._warp_lattice.at(w, x, y, z)[0]) for w in self._warp])
+            here = [np.array([v], np.float32) for v in place]
+            shift = np.array([float(self._warp_lattice.at(w, *here)[0]) for w in self._warp])
             place = self._forward @ (target - shift)
         x, y, z = (float(v) for v in place)
         return (x, y, z)

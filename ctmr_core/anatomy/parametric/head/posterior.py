@@ -1,4 +1,7 @@
-"""Brain stem, fourth ventricle, spinal cord and the foliated cerebellum."""
+"""Brain stem, fourth ventricle, spinal cord and the foliated cerebellum, in canonical mm.
+
+Centres and volumes are the means over the public SynthSeg training label maps (Billot et al. 2023).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,6 @@ STEM_BOX = ((-22.0, -22.0, -86.0), (22.0, 24.0, -6.0))
 
 def brain_stem(points: Points) -> np.ndarray:
     """Midbrain, the belly of the pons and the medulla."""
-    x, y, z = points
     midbrain = ellipsoid(points, (0, 2.5, -17), (15.5, 11.2, 12.5), pitch=-8)
     # the interpeduncular fossa notches the front of the midbrain
     notch = tube(points, ((0, 14.5, -6, 3.2), (0, 14.5, -22, 3.2)))
@@ -31,7 +33,6 @@ def spinal_cord(points: Points) -> np.ndarray:
 
 def fourth_ventricle(points: Points) -> np.ndarray:
     """The tent behind pons and medulla, with the aqueduct above it."""
-    x, y, z = points
     room = ellipsoid(points, (0, -9.2, -39), (7.2, 4.1, 12.5), pitch=8)
     apex = ellipsoid(points, (0, -13.5, -37), (4.5, 5.5, 4.5))
     aqueduct = tube(points, ((0, -1, -10, 0.9), (0, -4.5, -19, 0.9), (0, -7.5, -29, 1.6)))
@@ -84,7 +85,9 @@ def _folia(canvas: Canvas, person: Person) -> None:
     white = _white_core(points)
     trunk = apart(lobule + np.float32(0.5), 1.9) - np.float32(0.9)
     twig = apart(leaf + np.float32(0.5), 5.6) - np.float32(0.38)
-    branches = np.minimum(np.maximum(trunk, np.float32(3.4) - depth), np.maximum(np.maximum(twig, np.float32(2.3) - depth), depth - 9))
+    branches = np.minimum(
+        np.maximum(trunk, np.float32(3.4) - depth), np.maximum(np.maximum(twig, np.float32(2.3) - depth), depth - 9)
+    )
     branches = np.maximum(branches, np.float32(11.0) - radius)
     matter = np.minimum(white, branches)
     opening = np.float32(0.22 + 0.4 * person.traits.atrophy)
@@ -109,5 +112,3 @@ def paint_posterior(canvas: Canvas, person: Person) -> None:
 def posterior_hull(points: Points) -> np.ndarray:
     """Signed mm to everything of the brain below the tentorium, smoothed together."""
     return smooth_min(cerebellum(points), brain_stem(points), 6.0)
-
-

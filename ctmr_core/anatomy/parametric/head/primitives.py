@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -40,11 +41,9 @@ def tube(points: Points, nodes: Sequence[Sequence[float]], stretch: Sequence[flo
     x, y, z = points
     best: np.ndarray | None = None
     inverse = [np.float32(1.0 / s) for s in stretch]
-    for (ax, ay, az, ar), (bx, by, bz, br) in zip(nodes[:-1], nodes[1:], strict=True):
+    for (ax, ay, az, ar), (bx, by, bz, br) in pairwise(nodes):
         dx, dy, dz = (np.float32((b - a) * s) for a, b, s in zip((ax, ay, az), (bx, by, bz), inverse, strict=True))
-        px, py, pz = (
-            (p - np.float32(a)) * s for p, a, s in zip((x, y, z), (ax, ay, az), inverse, strict=True)
-        )
+        px, py, pz = ((p - np.float32(a)) * s for p, a, s in zip((x, y, z), (ax, ay, az), inverse, strict=True))
         t = np.clip((px * dx + py * dy + pz * dz) / (dx * dx + dy * dy + dz * dz + np.float32(1e-9)), 0, 1)
         px, py, pz = px - t * dx, py - t * dy, pz - t * dz
         distance = np.sqrt(px * px + py * py + pz * pz) - (np.float32(ar) + t * np.float32(br - ar))

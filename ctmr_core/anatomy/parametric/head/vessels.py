@@ -20,9 +20,11 @@ _ARTERIES = (
     ((8, 27, -17, 1.4), (2.5, 35, -15, 1.3), (1.8, 45, -16, 1.2), (1.6, 58, -6, 1.1), (1.6, 56, 8, 1.0), (1.6, 40, 20, 0.9)),
     ((1.0, 18, -24, 1.6), (8, 17, -22, 1.4), (17, 8, -18, 1.3), (17, -6, -14, 1.1), (10, -20, -8, 1.0)),
 )
+_JUGULAR = ((30, -2, -52, 4.5), (33, 10, -75, 4.2), (35, 16, -105, 4.5), (36, 16, -240, 5.5))
+_VERTEBRAL = ((18, 4, -240, 1.8), (18, 4, -92, 1.8), (24, -4, -80, 1.8), (13, -8, -73, 1.7), (2, 6, -58, 1.6))
 
 
-def paint_partitions(canvas: Canvas, person: Person, layers: Layers) -> None:
+def paint_partitions(canvas: Canvas, layers: Layers) -> None:
     """Paint falx, tentorium and the venous sinuses into the fluid."""
     found = canvas.points((-75.0, -84.0, -50.0), (75.0, 100.0, 74.0))
     if found is not None:
@@ -66,13 +68,15 @@ def paint_vessels(canvas: Canvas, person: Person) -> None:
 
             canvas.paint(502, low, high, artery, over=open_to)
         jugular = side_box((14, -16, -240), (52, 40, -44), side)
-        vein = ((30, -2, -52, 4.5), (33, 10, -75, 4.2), (35, 16, -105, 4.5), (36, 16, -240, 5.5))
-        canvas.paint(514, *jugular, lambda p, s=side: tube(mirrored(p, s), vein), over=SOFT_AND_BONE)  # type: ignore[misc]
+        canvas.paint(514, *jugular, lambda p, s=side: tube(mirrored(p, s), _JUGULAR), over=HARD)  # type: ignore[misc]
         vertebral = side_box((0, -16, -240), (32, 24, -52), side)
-        path = ((18, 4, -240, 1.8), (18, 4, -92, 1.8), (24, -4, -80, 1.8), (13, -8, -73, 1.7), (2, 6, -58, 1.6))
-        canvas.paint(502, *vertebral, lambda p, s=side: tube(mirrored(p, s), path), over=open_to)  # type: ignore[misc]
+        canvas.paint(502, *vertebral, lambda p, s=side: tube(mirrored(p, s), _VERTEBRAL), over=open_to)  # type: ignore[misc]
     canvas.paint(
-        502, (-6, 4, -64), (6, 26, -18), lambda p: tube(p, ((0, 6, -58, 1.7), (0, 17.8, -44, 1.8), (0, 18.4, -25, 1.7))), over=_FLUID
+        502,
+        (-6, 4, -64),
+        (6, 26, -18),
+        lambda p: tube(p, ((0, 6, -58, 1.7), (0, 17.8, -44, 1.8), (0, 18.4, -25, 1.7))),
+        over=_FLUID,
     )
     canvas.paint(
         85,
@@ -85,6 +89,3 @@ def paint_vessels(canvas: Canvas, person: Person) -> None:
         ),
         over=(24, 2, 41, 3, 42, 530),
     )
-
-
-SOFT_AND_BONE = HARD
