@@ -1,8 +1,8 @@
 """Writing and reading one CT volume with its label map: this store beside nibabel's .nii.gz (level 1).
 
-Run ``python benchmarks/store.py [--size 256] [--repeats 7] [--json]``. Both sides handle the same voxels in the same run, in turn;
-figures are medians of processor seconds of this process (``time.process_time``), so that a busy machine disturbs little.
-Peer: nibabel at compression level 1 (its default), given the Fortran-ordered array it writes fastest.
+Run ``python benchmarks/store.py [--size 256] [--repeats 7] [--json]``. Both sides handle the same voxels in the same run, in
+turn; figures are medians of processor seconds of this process (``time.process_time``), so that a busy machine disturbs
+little. Peer: nibabel at compression level 1 (its default), given the Fortran-ordered array it writes fastest.
 """
 
 from __future__ import annotations

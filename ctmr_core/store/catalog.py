@@ -1,8 +1,9 @@
 """The catalog: one row per committed case, in Parquet; the index of a dataset.
 
-Rows are first sealed by work unit (``part-<unit>-<digest>.parquet``), then merged into files of at least 10,000 rows: scanning
-10,000 small files takes a hundred times as long as one big one. The parts that count are those the highest version document lists,
-plus any sealed since. A file is deleted one compaction after it was merged, so that open readers keep what they opened.
+Rows are first sealed by work unit (``part-<unit>-<digest>.parquet``), then merged into files of at least 10,000 rows:
+scanning 10,000 small files takes a hundred times as long as one big one. The parts that count are those the highest version
+document lists, plus any sealed since. A file is deleted one compaction after it was merged, so that open readers keep what
+they opened.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ import tensorstore as ts
 
 from ctmr_core.anatomy.vocabulary import Vocabulary, load_vocabulary
 from ctmr_core.errors import IntegrityError
+from ctmr_core.store.axes import turned
 from ctmr_core.store.storage import Storage, read_json
 from ctmr_core.store.volumes import ATTRIBUTES, refuse_fork
 
@@ -86,14 +87,18 @@ class LazyArray:
         return self.read(index)
 
     def read(self, index: Any = ..., order: Literal["C", "F"] = "F") -> np.ndarray:
-        """``self[index]`` in the memory order asked for; "F" is how it is stored, "C" costs a transposition."""
+        """``self[index]`` in the memory order asked for; "F" is how it is stored, "C" costs a copy."""
         forward, flips = _normalised(index, self.shape)
         refuse_fork()
         try:
-            voxels = self._array[forward].read(order=order).result()
+            voxels = self._array[forward].read(order="F").result()
         except ValueError as error:
             raise self._damaged(error) from error
-        return voxels[flips].copy(order=order) if any(step.step == -1 for step in flips) else voxels
+        if any(step.step == -1 for step in flips):
+            voxels = voxels[flips].copy(order="F")
+        if order == "F" or voxels.flags.c_contiguous:
+            return voxels
+        return turned(voxels.T) if voxels.ndim == 3 else np.ascontiguousarray(voxels)
 
     def _damaged(self, error: Exception) -> IntegrityError:
         return IntegrityError(
