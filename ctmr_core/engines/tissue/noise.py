@@ -13,6 +13,7 @@ _MARGIN = 8  # voxels drawn beyond the in-plane border and cut: the Fourier tran
 #: Share of the noise power that is white. The power of filtered back-projection doesn't vanish at zero frequency
 #: because of the discrete sampling (Kijewski and Judy 1987).
 _FLOOR = 0.15
+_COARSE = 0.6  # mm: on voxels larger than this the roll-off moves down with the Nyquist frequency
 _LATTICE_MM = 10.0
 _ANGLES = 12
 #: Attenuation of water per mm at 70 keV (NIST XCOM: 0.193/cm), and the share of it left in the noise after
@@ -28,7 +29,7 @@ def noise_power(size: tuple[int, int], spacing: tuple[float, float], f0: float) 
     f exp(-(f / f0)^2). f0: 1/mm, lowered to a share of the Nyquist frequency on coarse grids, where averaging
     over the voxel rolls the spectrum off.
     """
-    roll_off = min(f0, 0.36 / max(spacing))
+    roll_off = min(f0, _COARSE * f0 / max(spacing))
     fx = np.fft.fftfreq(size[0], spacing[0])[:, None]
     fy = np.fft.rfftfreq(size[1], spacing[1])[None, :]
     f = np.hypot(fx, fy) / roll_off
