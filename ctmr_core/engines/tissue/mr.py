@@ -14,6 +14,7 @@ import torch
 from ctmr_core.anatomy.sequences import SKULL_STRIPPED
 from ctmr_core.anatomy.tissues import tissue_id
 from ctmr_core.engines.tissue.context import RenderContext
+from ctmr_core.engines.tissue.mr_boundaries import soft_boundaries
 from ctmr_core.engines.tissue.mr_brain_mask import brain_mask, edge_weights
 from ctmr_core.engines.tissue.mr_contrast import TissueSignals, tissue_signals
 from ctmr_core.engines.tissue.mr_fields import CoilField, PointSpread, coil_field
@@ -157,6 +158,7 @@ def _image(context: RenderContext, base: str, tables: Tables, receiver: _Receive
     textured = any(bool(table.any()) for table in tables[1:])
     fine, coarse = (context.band("fine"), context.band("coarse")) if textured else (None, None)
     real, imaginary = (context.normal(f"noise/{base}/{part}") for part in ("real", "imaginary"))
+    boundaries = soft_boundaries(tissues, tensors[0], context.spacing) if textured else None
     nx, ny, nz = context.size
     planes = max(1, _SLAB_VOXELS // (ny * nz))
     image = np.empty((nx, ny, nz), np.int16)
@@ -167,6 +169,8 @@ def _image(context: RenderContext, base: str, tables: Tables, receiver: _Receive
         slab = _slab_signal(
             tissues[window], tensors, None if fine is None else fine[window], None if coarse is None else coarse[window]
         )
+        if boundaries is not None:
+            boundaries.apply(slab, low)
         slab = receiver.psf.blur(slab, 0)[start - low : stop - low]
         slab = receiver.psf.blur(receiver.psf.blur(slab, 1), 2)
         if receiver.field is not None:
