@@ -70,16 +70,16 @@ def stack(rows: Sequence[Image.Image]) -> Image.Image:
     return sheet
 
 
-def write_montage(dataset: Dataset, case_ids: Sequence[str], path: Path, *, height: int = 220) -> Path:
-    """A PNG with one row per case and sequence: three planes plain, the axial one again with labels."""
+def write_montage(dataset: Dataset, case_ids: Sequence[str], path: Path, *, height: int = 200) -> Path:
+    """A PNG with one row per case: its first sequence in three planes, with labels, then the other sequences axially."""
     rows = []
     for case_id in case_ids:
         volume = dataset[case_id]
-        for number, sequence in enumerate(volume.sequences):
-            pictures = planes_of(volume, sequence, height, with_labels=False)
-            if number == 0:
-                pictures.append(planes_of(volume, sequence, height, with_labels=True)[0])
-            rows.append(row_of(pictures, f"{case_id}   {sequence}"))
+        first, *others = volume.sequences
+        pictures = planes_of(volume, first, height, with_labels=False)
+        pictures += [planes_of(volume, first, height, with_labels=True)[0]]
+        pictures += [planes_of(volume, sequence, height, with_labels=False)[0] for sequence in others]
+        rows.append(row_of(pictures, f"{case_id}   {', '.join(volume.sequences)}"))
     path.parent.mkdir(parents=True, exist_ok=True)
     stack(rows).save(path, optimize=True)
     return path

@@ -43,6 +43,7 @@ def write_report(dataset: Dataset, path: Path, *, sample: int = 12) -> Path:
             reasons=_reasons(dataset, rows),
             groups=_groups(accepted),
             figures=_figures(accepted),
+            rarest=_rarest(accepted),
             timings=_timings(accepted),
             checks=_scores(rows),
             cases=[_case(dataset, case_id) for case_id in _spread(accepted, sample)],
@@ -129,12 +130,12 @@ def _figures(accepted: pd.DataFrame) -> list[str]:
         figures.append(bars(names, [lesions[name] for name in names], "Lesions asked for", "lesions"))
         diameters = [lesion["diameter"] for row in accepted["lesions"] for lesion in row]
         figures.append(histogram(diameters, "Lesion diameter", "mm"))
-    figures.append(histogram([float(attempt) + 1 for attempt in accepted["attempt"]], "Attempts", "attempts"))
-    figures.append(bars(*_present(accepted), "Labels present", "cases"))
+    attempts = Counter(str(attempt + 1) for attempt in accepted["attempt"])
+    figures.append(bars(sorted(attempts), [attempts[name] for name in sorted(attempts)], "Accepted at attempt", "cases"))
     return figures
 
 
-def _present(accepted: pd.DataFrame, shown: int = 24) -> tuple[list[str], list[float]]:
+def _rarest(accepted: pd.DataFrame, shown: int = 16) -> list[tuple[str, int]]:
     """The ``shown`` labels that fewest cases have, and in how many cases each is."""
     counts = Counter(
         load_vocabulary(vocabulary).by_id[int(label)].name
@@ -142,8 +143,7 @@ def _present(accepted: pd.DataFrame, shown: int = 24) -> tuple[list[str], list[f
         for label in labels
         if int(label) in load_vocabulary(vocabulary)
     )
-    rarest = sorted(counts, key=lambda name: (counts[name], name))[:shown]
-    return rarest, [float(counts[name]) for name in rarest]
+    return sorted(counts.items(), key=lambda item: (item[1], item[0]))[:shown]
 
 
 def _timings(accepted: pd.DataFrame) -> list[dict[str, str]]:

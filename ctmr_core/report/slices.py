@@ -35,9 +35,9 @@ class Window:
 
     @classmethod
     def of_mr(cls, image: np.ndarray) -> Window:
-        """From black = 0 to white = the 99.5th percentile of what is above zero."""
+        """From black = 0 to white = the 98.5th percentile of what is above zero (scalp fat may saturate)."""
         positive = image[image > 0]
-        high = float(np.percentile(positive, 99.5)) if positive.size else 1.0
+        high = float(np.percentile(positive, 98.5)) if positive.size else 1.0
         return cls(0.0, max(high, 1.0))
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:

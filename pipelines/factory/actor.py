@@ -78,6 +78,6 @@ class CaseMaker:
             self._outcomes.append(outcome)
 
 
-#: Ray never restarts the actor and never repeats a call: the driver decides what runs again. (Ray's stubs lack concurrency_groups.)
+#: Ray never restarts the actor and never repeats a call: the driver decides what runs again.
 _OPTIONS: Any = {"max_restarts": 0, "max_task_retries": 0, "concurrency_groups": {"work": 1, "control": 2}}
 CaseMakerActor: Any = ray.remote(**_OPTIONS)(CaseMaker)
