@@ -91,7 +91,7 @@ class Profile:
         return values[index] * (1 - weight) + values[index + 1] * weight
 
 
-def spline(points: Sequence[Sequence[float]], step: float) -> tuple[np.ndarray, np.ndarray]:
+def spline(points: Sequence[Sequence[float]] | np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
     """A smooth curve through ``points`` (any number of columns: position, radius ...), sampled about every ``step`` mm.
 
     Returns the samples (n, columns) and their place along the knots (n,), 0 .. len(points) - 1.

@@ -77,9 +77,10 @@ def test_blends_contain_and_are_contained() -> None:
 def test_spline_passes_through_its_ends_at_even_steps() -> None:
     points = [(0, 0, 0, 2), (10, 5, 0, 3), (20, 0, 5, 4), (30, 0, 0, 1)]
     samples, at = spline(points, 2.0)
-    assert samples[0] == pytest.approx(points[0]) and samples[-1] == pytest.approx(points[-1])
+    assert samples[0] == pytest.approx(points[0])
+    assert samples[-1] == pytest.approx(points[-1])
     assert np.linalg.norm(np.diff(samples[:, :3], axis=0), axis=1).max() < 3.0
-    assert at[0] == 0 and at[-1] == 3
+    assert at[[0, -1]].tolist() == [0, 3]
 
 
 def test_profile_is_constant_beyond_its_ends() -> None:

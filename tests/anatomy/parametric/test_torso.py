@@ -120,13 +120,15 @@ def test_ribs_descend_in_order_and_slope_forward(person) -> None:
 def test_neighbours_are_where_anatomy_puts_them(person) -> None:
     centroids = _centroids(person[1])
     spine = centroids[35]
-    assert centroids[6][1] > centroids[121][1] and centroids[6][0] < spine[0] + 8
+    assert centroids[6][1] > centroids[121][1]
+    assert centroids[6][0] < spine[0] + 8
     assert centroids[7][0] > spine[0]
     for side, lobe in ((28, 29), (30, 32)):
         assert centroids[side][2] > centroids[lobe][2]
         assert centroids[side][1] > centroids[lobe][1]
     assert centroids[28][0] < centroids[115][0] < centroids[30][0]
-    assert np.linalg.norm(centroids[8] - centroids[5]) < 90 and centroids[8][2] > centroids[5][2]
+    assert np.linalg.norm(centroids[8] - centroids[5]) < 90
+    assert centroids[8][2] > centroids[5][2]
     assert centroids[14][2] > centroids[5][2] - 15
 
 
@@ -224,7 +226,8 @@ def test_a_torso_has_no_head(name) -> None:
 
 def test_an_empty_field_of_view_is_background() -> None:
     label_map = _torso(2).label_map(Grid((8, 8, 8), (3.0, 3.0, 3.0), (600.0, 600.0, 0.0)))
-    assert not label_map.voxels.any() and not label_map.tissues.any()
+    assert not label_map.voxels.any()
+    assert not label_map.tissues.any()
 
 
 def test_sex_can_be_asked_for_and_is_checked() -> None:

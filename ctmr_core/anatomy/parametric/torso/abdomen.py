@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ctmr_core.anatomy.parametric.shapes import ellipsoid, rotation, smooth_max, smooth_min, spline, sweep
+from ctmr_core.anatomy.parametric.shapes import Vector, ellipsoid, rotation, smooth_max, smooth_min, spline, sweep
 from ctmr_core.anatomy.parametric.torso.canvas import BODY, COARSE, Canvas, Lattice, Patch
 from ctmr_core.anatomy.parametric.torso.person import Person
 
@@ -46,7 +46,7 @@ class Abdomen:
         self.canvas.paint(patch, BODY, "visceral_fat", below=gap, only_labels=_ORGANS)
         self.canvas.paint(patch, label, tissue, only_labels=[BODY, *_ORGANS])
 
-    def _blob(self, centre, radius: float, shape: Callable[[Lattice], np.ndarray], step: float = 2.0) -> Patch | None:
+    def _blob(self, centre: Vector, radius: float, shape: Callable[[Lattice], np.ndarray], step: float = 2.0) -> Patch | None:
         low = [c - radius for c in centre]
         return self.canvas.field(low, [c + radius for c in centre], shape, step)
 
@@ -62,7 +62,8 @@ class Abdomen:
             border = (-x - y - 10 + 0.85 * np.clip(132 - z, -20, 200)) * np.float32(0.6)
             tip = (-(x + 66 + self._left_lobe) - 0.35 * (z - 140)) * np.float32(0.8)
             hilum = ellipsoid(x, y, z, (24, -4, 96), (24, 22, 26))
-            body = smooth_max(smooth_max(cap, floor, 12.0), smooth_max(border, tip, 16.0), 14.0)
+            fossa = ellipsoid(x, y, z, (60, -72, 58), (40, 46, 66))
+            body = smooth_max(smooth_max(smooth_max(cap, floor, 12.0), -fossa, 10.0), smooth_max(border, tip, 16.0), 14.0)
             return smooth_max(body, -hilum, 12.0) + 1.6 * p["noise"]
 
         patch = self.canvas.field((-110, -110, -30), (155, 130, 205), shape, COARSE)
@@ -70,7 +71,7 @@ class Abdomen:
         self.canvas.paint(self.canvas.tubes(self._tree), None, "hepatic_vessel", only=["liver"])
 
     def spleen(self) -> None:
-        k, (dx, dy, dz) = self._k["spleen"], self._shift["spleen"]
+        k, (_, dy, dz) = self._k["spleen"], self._shift["spleen"]
 
         def shape(p: Lattice) -> np.ndarray:
             x, y, z = p.xyz
@@ -84,56 +85,27 @@ class Abdomen:
         self.organ(self._blob((-88, -45, 132), 74, shape, COARSE), 3, "spleen")
 
     def kidneys(self) -> None:
-        for side, label, z0, name in ((1.0, 5, 52.0, "kidney_r"), (-1.0, 14, 66.0, "kidney_l")):
-            k = self._k["kidney"]
+        """Cortex, pyramids, sinus fat and pelvis, in perirenal fat; the ureters run down to the bladder."""
+        for side, label, z0, name in ((1.0, 5, 54.0, "kidney_r"), (-1.0, 14, 66.0, "kidney_l")):
             dx, dy, dz = self._shift[name]
-            centre = (66 + dx * 0.6, -46 + dy * 0.5, z0 + dz)
-            turn = rotation(about_x=-10.0, about_y=12.0, about_z=28.0)
-
-            def local(p: Lattice, side: float = side, centre=centre, turn=turn) -> list[np.ndarray]:
-                q = [p["x"] * np.float32(side) - centre[0], p["y"] - centre[1], p["z"] - centre[2]]
-                return [sum(np.float32(turn[i, j]) * q[j] for j in range(3)) for i in range(3)]
-
-            def bean(p: Lattice, k: float = k, local=local) -> np.ndarray:
-                u, v, w = local(p)
-                bent = u + np.float32(0.0075 / k) * w * w - 5.0
-                whole = ellipsoid(bent, v, w, (0, 0, 0), (26.5 * k, 24.5 * k, 56 * k))
-                notch = ellipsoid(u, v, w, (-27 * k, 3, 0), (17 * k, 11 * k, 17 * k))
-                return smooth_max(whole, -notch, 5.0) + 0.7 * p["noise"]
-
-            def sinus(p: Lattice, k: float = k, local=local) -> np.ndarray:
-                u, v, w = local(p)
-                return ellipsoid(u, v, w, (-9 * k, 1, 0), (14 * k, 9.5 * k, 26 * k)) + 1.5 * p["noise"]
-
-            def pelvis(p: Lattice, k: float = k, local=local) -> np.ndarray:
-                u, v, w = local(p)
-                return ellipsoid(u, v, w, (-14 * k, 2, -3), (12 * k, 5.0 * k, 12 * k))
-
-            def pyramids(p: Lattice, bean=bean, local=local, k: float = k) -> np.ndarray:
-                u, v, w = local(p)
-                fan = np.arctan2(w * 0.75, u + 16 * k) * 5.0
-                ring = np.arctan2(v, u + 16 * k) * 2.6
-                return np.maximum(bean(p) + 6.5 * k, -(np.cos(fan) * 0.7 + np.cos(ring * 2) * 0.5 - 0.05) * 6)
-
-            middle = (side * centre[0], centre[1], centre[2])
-            patch = self._blob(middle, 66, bean)
-            self.canvas.paint(
-                patch, BODY, "visceral_fat", below=2.2 + 0.12 * max(self.person.visceral_mm, 0), only_labels=_ORGANS
-            )
+            kidney = _Kidney(side, (66 + dx * 0.6, -46 + dy * 0.5, z0 + dz), self._k["kidney"])
+            patch = self._blob(kidney.middle, 66, kidney.bean)
+            capsule = 2.2 + 0.12 * max(self.person.visceral_mm, 0)
+            self.canvas.paint(patch, BODY, "visceral_fat", below=capsule, only_labels=_ORGANS)
             self.canvas.paint(patch, label, "kidney_cortex", only_labels=[BODY, *_ORGANS, 106, 107, 104, 105])
-            self.canvas.paint(self._blob(middle, 60, pyramids), None, "kidney_medulla", only_labels=[label])
-            self.canvas.paint(self._blob(middle, 50, sinus), BODY, "visceral_fat", only_labels=[label])
-            self.canvas.paint(self._blob(middle, 46, pelvis), None, "renal_pelvis", only=["visceral_fat"])
-            ureter = [
+            self.canvas.paint(self._blob(kidney.middle, 60, kidney.pyramids), None, "kidney_medulla", only_labels=[label])
+            self.canvas.paint(self._blob(kidney.middle, 50, kidney.sinus), BODY, "visceral_fat", only_labels=[label])
+            self.canvas.paint(self._blob(kidney.middle, 46, kidney.pelvis), None, "renal_pelvis", only=["visceral_fat"])
+            line = (
                 (42, -36, z0 - 14, 3.2),
                 (40, -14, z0 - 50, 2.4),
                 (42, -4, -50, 2.2),
                 (52, -10, -110, 2.2),
                 (52, -32, -165, 2.2),
                 (22, -22, -196, 2.2),
-            ]
+            )
             self.canvas.paint(
-                self.canvas.tube([(side * x, y, z, r) for x, y, z, r in ureter]), None, "urine", only=["visceral_fat"]
+                self.canvas.tube([(side * x, y, z, r) for x, y, z, r in line]), None, "urine", only=["visceral_fat"]
             )
 
     def adrenals(self) -> None:
@@ -150,7 +122,7 @@ class Abdomen:
                 self.canvas.paint(tube, label, "adrenal_gland", only_labels=[BODY, *_ORGANS])
 
     def pancreas(self) -> None:
-        k, (dx, dy, dz) = self._k["pancreas"], self._shift["pancreas"]
+        k, (_, dy, dz) = self._k["pancreas"], self._shift["pancreas"]
         line = [
             (31, 16, 40, 10),
             (33, 20, 58, 14),
@@ -173,7 +145,7 @@ class Abdomen:
         self.organ(patch, 4, "pancreas")
 
     def gallbladder(self) -> None:
-        k, (dx, dy, dz) = self._k["gallbladder"], self._shift["gallbladder"]
+        k, dz = self._k["gallbladder"], self._shift["gallbladder"][2]
         line = [(30, 14, 88, 3.5), (38, 24, 80, 7), (48, 40, 64, 13), (55, 52, 52, 15), (58, 58, 45, 11)]
         tube = self.canvas.tube([(x, y, z + 0.4 * dz - 0.3 * self.liver_drop, r * k) for x, y, z, r in line])
         self.canvas.paint(tube, BODY, "visceral_fat", below=2.0, only_labels=[i for i in _ORGANS if i != 1])
@@ -197,9 +169,7 @@ class Abdomen:
 
             def prostate(p: Lattice) -> np.ndarray:
                 x, y, z = p.xyz
-                gland = ellipsoid(x, y, z, (0, -6, -226), (22 * m, 16 * m, 18 * m))
-                glands = ellipsoid(np.abs(x), y, z, (15, -22, -202), (15, 6, 7), rotation(about_z=-14))
-                return np.minimum(gland, glands + 400)
+                return ellipsoid(x, y, z, (0, -6, -226), (22 * m, 16 * m, 18 * m))
 
             def vesicles(p: Lattice) -> np.ndarray:
                 x, y, z = p.xyz
@@ -223,6 +193,42 @@ class Abdomen:
         patch = self._blob((0, -15, -160), 72, uterus)
         self.canvas.paint(patch, BODY, "visceral_fat", below=1.5, only_labels=_ORGANS)
         self.canvas.paint(patch, BODY, "uterus", only_labels=[BODY, *_ORGANS])
+
+
+class _Kidney:
+    """Shapes of one kidney in its own axes: u lateral, v front, w along the kidney."""
+
+    def __init__(self, side: float, centre: tuple[float, float, float], k: float) -> None:
+        self.side, self.centre, self.k = np.float32(side), centre, k
+        self.middle = (side * centre[0], centre[1], centre[2])
+        self._turn = rotation(about_x=-10.0, about_y=12.0, about_z=28.0).astype(np.float32)
+
+    def _local(self, p: Lattice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        x, y, z = p["x"] * self.side - self.centre[0], p["y"] - self.centre[1], p["z"] - self.centre[2]
+        u, v, w = (row[0] * x + row[1] * y + row[2] * z for row in self._turn)
+        return u, v, w
+
+    def bean(self, p: Lattice) -> np.ndarray:
+        u, v, w = self._local(p)
+        k = self.k
+        bent = u + np.float32(0.0075 / k) * w * w - 5.0
+        whole = ellipsoid(bent, v, w, (0, 0, 0), (27.5 * k, 25.5 * k, 53 * k))
+        notch = ellipsoid(u, v, w, (-27 * k, 3, 0), (17 * k, 11 * k, 17 * k))
+        return smooth_max(whole, -notch, 5.0) + 0.7 * p["noise"]
+
+    def sinus(self, p: Lattice) -> np.ndarray:
+        u, v, w = self._local(p)
+        return ellipsoid(u, v, w, (-9 * self.k, 1, 0), (14 * self.k, 9.5 * self.k, 26 * self.k)) + 1.5 * p["noise"]
+
+    def pelvis(self, p: Lattice) -> np.ndarray:
+        u, v, w = self._local(p)
+        return ellipsoid(u, v, w, (-14 * self.k, 2, -3), (12 * self.k, 5.0 * self.k, 12 * self.k))
+
+    def pyramids(self, p: Lattice) -> np.ndarray:
+        u, v, w = self._local(p)
+        fan = np.arctan2(w * 0.75, u + 16 * self.k) * 5.0
+        ring = np.arctan2(v, u + 16 * self.k) * 2.6
+        return np.maximum(self.bean(p) + 6.5 * self.k, -(np.cos(fan) * 0.7 + np.cos(ring * 2) * 0.5 - 0.05) * 6)
 
 
 def _liver_tree(rng: np.random.Generator) -> list[np.ndarray]:

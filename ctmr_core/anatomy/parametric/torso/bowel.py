@@ -6,17 +6,24 @@ import numpy as np
 
 from ctmr_core.anatomy.parametric.shapes import SplineNoise, spline, sweep
 from ctmr_core.anatomy.parametric.torso.abdomen import Abdomen
-from ctmr_core.anatomy.parametric.torso.canvas import BODY, Canvas, Patch
+from ctmr_core.anatomy.parametric.torso.canvas import Canvas, Lattice, Patch
 from ctmr_core.anatomy.parametric.torso.person import Person
 from ctmr_core.anatomy.parametric.torso.trunk import CAVITY_FRONT, VISCERAL
 
 _COLON = (
-    (86, 24, -98, 15), (88, 26, -74, 25), (97, 6, -36, 23), (103, -8, 4, 20), (100, 2, 34, 20), (86, 28, 44, 18), (64, 54, 30, 18), (30, 62, 16, 18),
-    (-10, 64, 14, 17), (-46, 60, 34, 17), (-78, 36, 66, 16), (-100, -4, 104, 15), (-110, -32, 88, 14), (-111, -40, 40, 13), (-108, -34, -20, 12.5), (-98, -8, -70, 12),
-    (-84, 24, -102, 13), (-50, 34, -124, 14), (-14, 34, -112, 14), (18, 16, -104, 14), (18, -12, -120, 14), (4, -32, -138, 14), (0, -50, -166, 17), (0, -46, -196, 18), (0, -38, -222, 14), (0, -34, -254, 7),
+    (86, 24, -98, 15), (88, 26, -74, 25), (97, 6, -36, 23), (103, -8, 4, 20), (100, 2, 34, 20), (86, 28, 44, 18),
+        (64, 54, 30, 18), (30, 62, 16, 18),
+    (-10, 64, 14, 17), (-46, 60, 34, 17), (-78, 36, 66, 16), (-100, -4, 104, 15), (-110, -32, 88, 14),
+        (-111, -40, 40, 13), (-108, -34, -20, 12.5), (-98, -8, -70, 12),
+    (-84, 24, -102, 13), (-50, 34, -124, 14), (-14, 34, -112, 14), (18, 16, -104, 14), (18, -12, -120, 14),
+        (4, -32, -138, 14), (0, -50, -166, 17), (0, -46, -196, 18), (0, -38, -222, 14), (0, -34, -254, 7),
 )  # fmt: skip
-_STOMACH = ((-30, -14, 152, 11), (-50, -18, 148, 31), (-64, -8, 138, 40), (-70, 14, 120, 38), (-66, 38, 96, 33), (-46, 52, 76, 27), (-18, 56, 66, 21), (10, 46, 70, 16), (26, 36, 78, 8))  # fmt: skip
-_DUODENUM = ((24, 37, 78, 9), (38, 30, 80, 13), (50, 14, 70, 12), (53, 8, 48, 12), (50, 8, 24, 12), (36, 16, 8, 12), (8, 27, 2, 11), (-16, 24, 12, 11), (-28, 22, 34, 11), (-32, 32, 44, 11))  # fmt: skip
+_STOMACH = (
+    (-30, -14, 152, 11), (-50, -18, 148, 31), (-64, -8, 138, 40), (-70, 14, 120, 38), (-66, 38, 96, 33),
+    (-46, 52, 76, 27), (-18, 56, 66, 21), (10, 46, 70, 16), (26, 36, 78, 8))  # fmt: skip
+_DUODENUM = (
+    (24, 37, 78, 9), (38, 30, 80, 13), (50, 14, 70, 12), (53, 8, 48, 12), (50, 8, 24, 12), (36, 16, 8, 12),
+    (8, 27, 2, 11), (-16, 24, 12, 11), (-28, 22, 34, 11), (-32, 32, 44, 11))  # fmt: skip
 
 
 class Bowel:
@@ -50,15 +57,15 @@ class Bowel:
             )
         everything = np.concatenate(lines)
 
-        def shape(p):
-            field = None
+        def shape(p: Lattice) -> np.ndarray:
+            field = p.blank()
             for world, radius in zip(lines, radii, strict=True):
                 field = sweep(p.axes, world, radius, 6.0, out=field)
             return np.maximum(field + 0.9 * p["noise"], p["cavity"] + 3.5)
 
         patch = self.canvas.world_field(everything.min(0) - 18, everything.max(0) + 18, shape, 2.0)
         self._hollow(patch, 19, "bowel_wall", "bowel_content", 2.2, "bowel_content")
-        self._gas(patch, 19, 0.10 * self.person.gas + 0.02, 3.0)
+        self._gas(patch, 19, 0.16 * self.person.gas - 0.10, 3.0)
 
     def colon(self) -> None:
         line = [
@@ -140,7 +147,9 @@ class Bowel:
         """Gas pockets: where the slow noise is high and the front of the loop."""
         if patch is None:
             return
-        pocket = self.canvas.field((-150, -90, -270), (150, 130, 160), lambda p: p["pocket"], 4.0)
+        pocket = self.canvas.field(
+            (-150, -90, -270), (150, 130, 160), lambda p: p["pocket"] - np.clip((-200 - p["z"]) / 6, 0, 5), 4.0
+        )
         if pocket is None:
             return
         quantile = float(np.clip(1.3 - 2.6 * share, -1.2, 1.6))

@@ -17,6 +17,8 @@ from ctmr_core.anatomy.parametric.torso.frame import Frame
 from ctmr_core.anatomy.tissues import tissue_id
 
 COARSE = 4.0
+#: knots of a tube: x, y, z, radius (mm).
+Line = Sequence[Sequence[float]] | np.ndarray
 BODY = 200
 
 
@@ -46,10 +48,12 @@ class Lattice:
                     slice(max(0, int((fine[0] - axis[0]) // COARSE)), int((fine[-1] - axis[0]) // COARSE) + 2)
                     for axis, fine in zip(self._canvas.coarse_axes, self.axes, strict=True)
                 )
-                self._known[name] = refine(
-                    coarse[near], tuple(a[s] for a, s in zip(self._canvas.coarse_axes, near, strict=True)), self.axes
-                )
+                self._known[name] = refine(coarse[near], self._canvas.coarse_part(near), self.axes)
         return self._known[name]
+
+    def blank(self, reach: float = 8.0) -> np.ndarray:
+        """An empty field to unite shapes into: ``reach`` everywhere."""
+        return np.full(tuple(len(axis) for axis in self.axes), reach, np.float32)
 
     @property
     def xyz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -67,7 +71,12 @@ class Canvas:
         self.coarse_axes = self._lattice_axes([a[0] for a in self.axes], [a[-1] for a in self.axes], COARSE, 2)
         x, y, z = frame.to_canonical(self.coarse_axes)
         self.coarse: dict[str, np.ndarray] = {"x": x, "y": y, "z": z}
-        self.masks: dict[str, Patch] = {}
+        self.masks: dict[str, Patch | None] = {}
+
+    def coarse_part(self, parts: Sequence[slice]) -> Axes:
+        """The coarse axes within ``parts``."""
+        x, y, z = (axis[part] for axis, part in zip(self.coarse_axes, parts, strict=True))
+        return x, y, z
 
     @staticmethod
     def _lattice_axes(low: Sequence[float], high: Sequence[float], step: float, pad: int) -> Axes:
@@ -119,7 +128,7 @@ class Canvas:
 
     def tube(
         self,
-        points: Sequence[Sequence[float]],
+        points: Line,
         step: float = 2.0,
         spacing: float = 6.0,
         reach: float = 7.0,
@@ -137,9 +146,7 @@ class Canvas:
             world.min(0) - margin, world.max(0) + margin, lambda lattice: sweep(lattice.axes, world, radii, reach), step
         )
 
-    def tubes(
-        self, lines: Sequence[Sequence[Sequence[float]]], step: float = 2.0, spacing: float = 8.0, reach: float = 4.0
-    ) -> Patch | None:
+    def tubes(self, lines: Sequence[Line], step: float = 2.0, spacing: float = 8.0, reach: float = 4.0) -> Patch | None:
         """Several tubes as one field: a tree of vessels."""
         samples = [spline(line, spacing)[0] for line in lines]
         world = self.frame.to_patient(np.concatenate(samples)[:, :3])

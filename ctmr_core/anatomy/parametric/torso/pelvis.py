@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ctmr_core.anatomy.parametric.shapes import ellipsoid, plate, rotation, smooth_max, smooth_min, sweep
+from ctmr_core.anatomy.parametric.shapes import Vector, ellipsoid, plate, rotation, smooth_max, smooth_min, sweep
 from ctmr_core.anatomy.parametric.torso.canvas import Canvas, Lattice
 from ctmr_core.anatomy.parametric.torso.spine import paint_bone, spine_y
 
@@ -33,19 +33,30 @@ class Pelvis:
             self._hip(side)
             self._femur(side)
 
-    def _blob(self, side, centre, radii, turn, label, inset=1.5, only=("muscle", "subcutaneous_fat", "visceral_fat")) -> None:
+    def _blob(
+        self,
+        side: float,
+        centre: Vector,
+        radii: Vector,
+        turn: np.ndarray,
+        label: int,
+    ) -> None:
         """An ellipsoidal muscle within the fascia, with a thin fat plane around it."""
+
+        a, b, c = (r * self._bulk for r in radii)
+        grown = (a, b, c)
+        only = ("muscle", "subcutaneous_fat", "visceral_fat")
 
         def shape(p: Lattice) -> np.ndarray:
             x, y, z = p.xyz
-            blob = ellipsoid(x * np.float32(side), y, z, centre, tuple(r * self._bulk for r in radii), turn) + 2.2 * p["noise"]
-            return smooth_max(blob, p["fascia"] + inset, 3.0)
+            blob = ellipsoid(x * np.float32(side), y, z, centre, grown, turn) + 2.2 * p["noise"]
+            return smooth_max(blob, p["fascia"] + 1.5, 3.0)
 
         reach = max(radii) + 6
         low = [side * centre[0] - reach, centre[1] - reach, centre[2] - reach]
         patch = self.canvas.field(low, [v + 2 * reach for v in low], shape, 4.0)
         self.canvas.paint(patch, 200, "subcutaneous_fat", below=1.5, only=only)
-        self.canvas.paint(patch, label, "muscle", only=(*only, "connective_tissue"))
+        self.canvas.paint(patch, label, "muscle", only=only)
 
     def _gluteals(self, side: float) -> None:
         right = side > 0
@@ -64,7 +75,14 @@ class Pelvis:
         )
         for bottom, top, back, front, medial, label in regions:
 
-            def region(p: Lattice, bottom=bottom, top=top, back=back, front=front, medial=medial) -> np.ndarray:
+            def region(
+                p: Lattice,
+                bottom: float = bottom,
+                top: float = top,
+                back: float = back,
+                front: float = front,
+                medial: float = medial,
+            ) -> np.ndarray:
                 x, y, z = p.xyz
                 x = x * np.float32(side)
                 inside = np.maximum(np.maximum(bottom - z, z - top), np.maximum(back - y, y - front - 4 * p["noise"]))
@@ -89,7 +107,8 @@ class Pelvis:
 
     def _back(self, side: float) -> None:
         rows = (
-            (-190, 16, 0.25), (-150, 22, 0.55), (-110, 30, 0.85), (-70, 36, 1.05), (-30, 38, 1.15), (20, 38, 1.15), (70, 37, 1.05),
+            (-190, 16, 0.25), (-150, 22, 0.55), (-110, 30, 0.85), (-70, 36, 1.05), (-30, 38, 1.15), (20, 38, 1.15),
+                (70, 37, 1.05),
             (120, 33, 0.9), (170, 29, 0.75), (220, 26, 0.68), (270, 25, 0.66), (320, 26, 0.7), (360, 27, 0.75), (432, 26, 0.75),
         )  # fmt: skip
         points = []
@@ -131,7 +150,7 @@ class Pelvis:
 
         def shape(p: Lattice) -> np.ndarray:
             field = sweep(p.axes, world, radii, 9.0)
-            sheet = None
+            sheet = p.blank(9.0)
             for i in range(1, 4):
                 sheet = plate(p.axes, blade[[0, i, i + 1]], 8.0 * b, 9.0, out=sheet)
             return smooth_min(field, sheet, 10.0)
@@ -156,7 +175,7 @@ class Pelvis:
         fan = world[:10]
 
         def shape(p: Lattice) -> np.ndarray:
-            field = None
+            field = p.blank()
             for i in range(3, 9):
                 hub = 0 if i >= 5 else 2
                 field = plate(p.axes, fan[[hub, i, i + 1]], 4.4, out=field)

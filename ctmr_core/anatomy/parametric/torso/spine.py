@@ -5,10 +5,12 @@ Level pitch: ICRP 110 (thoracic 24.7, lumbar 32.0 mm in the male of 1.76 m), tap
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
-from ctmr_core.anatomy.parametric.shapes import Profile, plate, smooth_min, sweep
-from ctmr_core.anatomy.parametric.torso.canvas import BODY, Canvas, Patch
+from ctmr_core.anatomy.parametric.shapes import Axes, Profile, plate, smooth_min, sweep
+from ctmr_core.anatomy.parametric.torso.canvas import BODY, Canvas, Lattice, Line, Patch
 
 #: name, maisi id, height of the body's centre (canonical mm), half width, half depth of the body (mm).
 LEVELS = (
@@ -56,7 +58,7 @@ def _tilt(z: float) -> np.ndarray:
     return up / np.linalg.norm(up)
 
 
-def _processes(name: str, z: float, width: float, depth: float) -> list[list[tuple[float, float, float, float]]]:
+def _processes(name: str, width: float, depth: float) -> list[list[tuple[float, float, float, float]]]:
     """Polylines (x, y, z, radius) of arch, transverse, articular and spinous processes, relative to the body's centre."""
     lumbar, cervical = name[0] in "LS", name[0] == "C"
     canal = -depth - 9.0
@@ -83,8 +85,9 @@ def _processes(name: str, z: float, width: float, depth: float) -> list[list[tup
 
 
 def _body_field(
-    axes, low: np.ndarray, high: np.ndarray, right: np.ndarray, width: float, depth: float, waist: float
-) -> np.ndarray:
+    axes: Axes, low: np.ndarray, high: np.ndarray, right: np.ndarray, width: float, depth: float, waist: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distance to the wall of a waisted cylinder with a hollow back, and to its end plates."""
     axis = high - low
     length = float(np.linalg.norm(axis))
     axis = axis / length
@@ -104,8 +107,7 @@ def _body_field(
     level = np.sqrt(np.square(u / (width * flare)) + np.square(v / (depth * flare)) + np.float32(1e-6))
     radius = np.sqrt(u * u + v * v)
     ring = radius * (1 - 1 / level) + hollow - np.maximum(1 - level, 0)
-    # Steep end plates: they are thinner than the cortex of the wall, and parallel to the slices.
-    return np.maximum(ring, (np.abs(w) - half) * np.float32(2.5))
+    return ring, np.abs(w) - half
 
 
 class Spine:
@@ -129,48 +131,56 @@ class Spine:
         front = np.cross(up, [1.0, 0.0, 0.0])
         centre = np.array([0.0, y, z])
         frame = np.stack([[1.0, 0.0, 0.0], front, up])
-        lines = _processes(name, z, width, depth)
-        points = [centre - up * half, centre + up * half, centre + [width, 0, 0]]
+        lines = _processes(name, width, depth)
+        points = [centre - up * half, centre + up * half, centre + np.array([width, 0.0, 0.0])]
         shrink = 0.85 if name[0] == "T" and z > 150 else 1.0
         local = [np.asarray(line) * [1, 1, shrink, 1.4 if name[0] in "LS" else 1.25] for line in lines]
         for line in local:
             points.extend(centre + line[:, :3] @ frame)
         world = self.canvas.frame.to_patient(np.array(points))
 
-        def shape(p):
-            field = None
+        def shape(p: Lattice) -> np.ndarray:
+            field = p.blank()
             place = 3
             for line in local:
                 field = sweep(p.axes, world[place : place + len(line)], line[:, 3], 7.0, out=field)
                 place += len(line)
-            scale = self.canvas.frame.person.scale[0]
-            body = _body_field(
-                p.axes, world[0], world[1], world[2] - centre_world, width * scale * 1.05, depth * scale * 1.05, 0.10
-            )
-            return smooth_min(field, body, 4.0)
+            return smooth_min(field, np.maximum(*body(p)), 4.0)
+
+        def core(p: Lattice) -> np.ndarray:
+            wall, plates = body(p)
+            return np.maximum(wall + 0.65, plates - 1)
+
+        def body(p: Lattice) -> tuple[np.ndarray, np.ndarray]:
+            size = self.canvas.frame.person.scale[0] * 1.05
+            return _body_field(p.axes, world[0], world[1], world[2] - centre_world, width * size, depth * size, 0.10)
 
         centre_world = (world[0] + world[1]) / 2
         patch = self.canvas.world_field(world.min(0) - 30, world.max(0) + 30, shape, 2.0)
         paint_bone(self.canvas, patch, label, 0.65)
+        # The end plates are thinner than any voxel: no cortex on them.
+        marrow = self.canvas.world_field(world[:2].min(0) - 30, world[:2].max(0) + 30, core, 2.0)
+        self.canvas.paint(marrow, label, "trabecular_bone", only=["cortical_bone"], only_labels=[label])
 
     def _discs(self) -> None:
-        for (lower, _, z0, w0, d0), (_, _, z1, w1, d1) in zip(LEVELS[:-1], LEVELS[1:], strict=True):
+        for (lower, _, z0, w0, d0), (_, _, z1, w1, d1) in pairwise(LEVELS):
             z = (z0 + z1) / 2
             y, up = spine_y(z), _tilt(z)
             centre = np.array([0.0, y, z])
             half = 7.5 if lower[0] in "LS" else 5.5
-            world = self.canvas.frame.to_patient(np.array([centre - up * half, centre + up * half, centre + [10, 0, 0]]))
+            world = self.canvas.frame.to_patient(
+                np.array([centre - up * half, centre + up * half, centre + np.array([10.0, 0.0, 0.0])])
+            )
             middle = (world[0] + world[1]) / 2
             scale = self.canvas.frame.person.scale[0]
             width, depth = (w0 + w1) / 2 * scale * 0.98, (d0 + d1) / 2 * scale * 1.0
-            patch = self.canvas.world_field(
-                world.min(0) - 34,
-                world.max(0) + 34,
-                lambda p, world=world, middle=middle, width=width, depth=depth: _body_field(
-                    p.axes, world[0], world[1], world[2] - middle, width, depth, 0.0
-                ),
-                2.0,
-            )
+
+            def shape(
+                p: Lattice, world: np.ndarray = world, middle: np.ndarray = middle, width: float = width, depth: float = depth
+            ) -> np.ndarray:
+                return np.maximum(*_body_field(p.axes, world[0], world[1], world[2] - middle, width, depth, 0.0))
+
+            patch = self.canvas.world_field(world.min(0) - 34, world.max(0) + 34, shape, 2.0)
             self.canvas.paint(patch, BODY, "intervertebral_disc")
 
     def _sacrum(self) -> None:
@@ -190,8 +200,8 @@ class Spine:
         ]
         world = self.canvas.frame.to_patient(np.array(corners + lines + tail + crest + holes))
 
-        def shape(p):
-            field = None
+        def shape(p: Lattice) -> np.ndarray:
+            field = p.blank()
             for i in range(4):
                 a, b, c, d = (world[2 * i + j] for j in range(4))
                 thick = rows[i][2] * 0.85
@@ -207,10 +217,10 @@ class Spine:
         paint_bone(self.canvas, self.canvas.world_field(world.min(0) - 22, world.max(0) + 22, shape, 2.0), 97, 1.0)
 
     def _canal(self) -> None:
-        def line(radius, low, high, shift=0.0):
-            levels = [z for z in np.arange(low, high + 1, 12.0)]
+        def line(radius: float, low: float, high: float) -> Line:
+            levels = np.arange(low, high + 1, 12.0).tolist()
             depth = Profile(tuple(v[2] for v in LEVELS), tuple(v[4] for v in LEVELS))
-            return [(0.0, spine_y(z) - float(depth(np.array([z]))[0]) - 9.0 + shift, z, radius) for z in levels]
+            return [(0.0, spine_y(z) - float(depth(np.array([z]))[0]) - 9.0, z, radius) for z in levels]
 
         self.canvas.paint(self.canvas.tube(line(8.6, -140.0, 440.0)), BODY, "visceral_fat")
         self.canvas.paint(self.canvas.tube(line(7.9, -118.0, 440.0)), BODY, "csf_spinal")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from ctmr_core.anatomy.parametric.shapes import plate, smooth_min, spline, sweep
-from ctmr_core.anatomy.parametric.torso.canvas import Canvas
+from ctmr_core.anatomy.parametric.torso.canvas import Canvas, Lattice
 from ctmr_core.anatomy.parametric.torso.spine import DEPTH, HEIGHT, WIDTH, paint_bone, spine_y
 from ctmr_core.anatomy.parametric.torso.trunk import CAVITY_BACK, CAVITY_FRONT, CAVITY_WIDTH, VISCERAL
 
 #: per rib: degrees around the cage (0 back, 180 front) where bone ends, fall from back to that end (mm).
 _RIBS = (
-    (146, 34), (149, 48), (150, 55), (149, 58), (147, 60), (144, 63), (139, 66), (131, 70), (122, 70), (112, 70), (80, 46), (56, 34),
+    (146, 34), (149, 48), (150, 55), (149, 58), (147, 60), (144, 63), (139, 66), (131, 70), (122, 70), (112, 70),
+        (80, 46), (56, 34),
 )  # fmt: skip
 #: where the cartilages of ribs 1-7 meet the sternum: height (mm).
 _STERNAL = (314.0, 286.0, 266.0, 246.0, 228.0, 212.0, 200.0)
@@ -61,8 +62,7 @@ class ThoraxBones:
 
     def _rib(self, number: int, side: float) -> tuple[np.ndarray, float, float]:
         name = f"T{number}"
-        stop, fall = _RIBS[number - 1]
-        fall *= self._fall
+        stop, fall = _RIBS[number - 1][0], _RIBS[number - 1][1] * self._fall
         z0, y0 = HEIGHT[name] + 5.0, spine_y(HEIGHT[name])
         first, last = np.deg2rad(24.0), np.deg2rad(stop)
         angle = np.linspace(first, last, 14 if number < 11 else 9)
@@ -118,8 +118,8 @@ class ThoraxBones:
             lines.append(self.canvas.frame.to_patient(spline(line, 7.0)[0]))
         everything = np.concatenate(lines)
 
-        def shape(p):
-            field = None
+        def shape(p: Lattice) -> np.ndarray:
+            field = p.blank()
             for number, world in enumerate(lines, 1):
                 field = sweep(p.axes, world, np.full(len(world), 5.6 if number < 8 else 4.6), 7.0, out=field)
             return field
@@ -131,8 +131,8 @@ class ThoraxBones:
         corners = np.array([(s * half, y, z) for y, z, half in STERNUM for s in (-1, 1)])
         world = self.canvas.frame.to_patient(corners)
 
-        def shape(p):
-            field = None
+        def shape(p: Lattice) -> np.ndarray:
+            field = p.blank()
             for i in range(len(STERNUM) - 1):
                 a, b, c, d = world[2 * i : 2 * i + 4]
                 thick = 5.4 if i < 6 else 3.6
@@ -156,7 +156,7 @@ class ThoraxBones:
         points = np.array([glenoid, neck, top, medial, tip, lateral, *spine, *coracoid], float) * [side, 1, 1]
         world = self.canvas.frame.to_patient(points)
 
-        def shape(p):
+        def shape(p: Lattice) -> np.ndarray:
             g, n, t, m, i, lat = world[:6]
             field = plate(p.axes, np.stack([n, t, m]), 2.2)
             field = plate(p.axes, np.stack([n, m, lat]), 2.0, out=field)
@@ -175,7 +175,7 @@ class ThoraxBones:
         shaft = np.array([[172, -30, 320, 16.0], [186, -26, 308, 16.0], [192, -24, 290, 11.0], [194, -22, 262, 9.0]])
         world = self.canvas.frame.to_patient(np.concatenate([head, shaft[:, :3]]) * [side, 1, 1])
 
-        def shape(p):
+        def shape(p: Lattice) -> np.ndarray:
             ball = sweep(p.axes, np.stack([world[0], world[0] + 0.5]), np.array([22.5, 22.5]))
             return np.maximum(smooth_min(ball, sweep(p.axes, world[1:], shaft[:, 3]), 8.0), p["skin"] + 5)
 

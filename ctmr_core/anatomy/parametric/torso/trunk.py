@@ -6,10 +6,12 @@ a lean adult and grow with the person's traits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ctmr_core.anatomy.parametric.shapes import Profile, SplineNoise, ellipsoid, smooth_max, smooth_min, superellipse
-from ctmr_core.anatomy.parametric.torso.canvas import BODY, COARSE, Canvas
+from ctmr_core.anatomy.parametric.torso.canvas import BODY, COARSE, Canvas, Lattice, Patch
 from ctmr_core.anatomy.parametric.torso.person import Person
 
 TOP, BOTTOM = 432.0, -400.0
@@ -87,9 +89,9 @@ def build_trunk(canvas: Canvas, person: Person, noise: SplineNoise) -> None:
     fat = fat * (0.75 + 0.35 * flank * rear + 0.3 * rear * (z < 60)) + 1.5
     skin = fascia - np.maximum(fat, 2.5)
     if person.female:
-        size = np.float32(0.75 + 0.02 * np.clip(person.subcutaneous_mm, 5, 30))
+        size = 0.75 + 0.02 * min(max(person.subcutaneous_mm, 5.0), 30.0)
         for side in (-1.0, 1.0):
-            breast = ellipsoid(x, y, z, (side * 84, 92, 196), (58 * size, 50 * size, 58 * size))
+            breast = ellipsoid(x, y, z, (side * 88, 84, 196), (62 * size, 46 * size, 60 * size))
             skin = smooth_min(skin, breast, 16.0)
     canvas.coarse["skin"] = skin.astype(np.float32)
 
@@ -104,10 +106,10 @@ def _shoulders(x: np.ndarray, y: np.ndarray, z: np.ndarray, fascia: np.ndarray) 
 
 
 def _thighs(x: np.ndarray, y: np.ndarray, z: np.ndarray, fascia: np.ndarray) -> np.ndarray:
-    half = np.float32(76) + np.clip(z + 400, 0, 100) * np.float32(0.06)
+    half = np.float32(70) + np.clip(z + 400, 0, 110) * np.float32(0.04)
     thigh = superellipse(np.abs(x) - 84, y + 8, half, half * np.float32(1.0))
     cleft = (-268 - z) * np.float32(0.8)
-    return np.where(z < -150, smooth_min(np.maximum(fascia, cleft), np.maximum(thigh, (z + 200) * 0.9), 14.0), fascia)
+    return np.where(z < -150, smooth_min(np.maximum(fascia, cleft), np.maximum(thigh, (z + 205) * 0.5), 14.0), fascia)
 
 
 def _diaphragm(x: np.ndarray, y: np.ndarray, z: np.ndarray, cavity: np.ndarray, person: Person) -> np.ndarray:
@@ -124,24 +126,27 @@ def _diaphragm(x: np.ndarray, y: np.ndarray, z: np.ndarray, cavity: np.ndarray, 
 def paint_trunk(canvas: Canvas, person: Person) -> None:
     """Skin, subcutaneous fat, muscle, and the fat of the cavity; everything else is painted over these."""
     low, high = (np.array([float(a[i]) for a in canvas.axes]) for i in (0, -1))
-    everything = dict(low=low - 1, high=high + 1, step=COARSE)
-    skin = canvas.world_field(shape=lambda p: np.maximum(p["skin"], np.maximum(p["z"] - TOP, BOTTOM - p["z"])), **everything)
+
+    def everywhere(shape: Callable[[Lattice], np.ndarray]) -> Patch | None:
+        return canvas.world_field(low - 1, high + 1, shape, COARSE)
+
+    skin = everywhere(lambda p: np.maximum(p["skin"], np.maximum(p["z"] - TOP, BOTTOM - p["z"])))
     canvas.masks["skin"] = skin
     canvas.paint(skin, BODY, "skin")
     canvas.paint(skin, BODY, "subcutaneous_fat", below=-SKIN)
     if person.female:
         _paint_breast(canvas)
-    fascia = canvas.world_field(shape=lambda p: p["fascia"], **everything)
+    fascia = everywhere(lambda p: p["fascia"])
     canvas.paint(fascia, BODY, "muscle", only=["subcutaneous_fat", "breast_gland"])
-    canvas.paint(canvas.world_field(shape=_intermuscular_fat, **everything), BODY, "subcutaneous_fat", only=["muscle"])
-    cavity = canvas.world_field(shape=lambda p: p["cavity"], **everything)
+    canvas.paint(everywhere(_intermuscular_fat), BODY, "subcutaneous_fat", only=["muscle"])
+    cavity = everywhere(lambda p: p["cavity"])
     canvas.paint(cavity, BODY, "visceral_fat", only=["muscle", "subcutaneous_fat"])
     canvas.masks["cavity"] = cavity
-    diaphragm = canvas.world_field(shape=lambda p: np.maximum(np.abs(p["diaphragm"]) - 1.6, p["cavity"]), **everything)
+    diaphragm = everywhere(lambda p: np.maximum(np.abs(p["diaphragm"]) - 1.6, p["cavity"]))
     canvas.paint(diaphragm, BODY, "muscle", only=["visceral_fat"])
 
 
-def _intermuscular_fat(p) -> np.ndarray:
+def _intermuscular_fat(p: Lattice) -> np.ndarray:
     """Thin fat planes: between the flat muscles of the flank, under the big muscles of the chest, in the armpits."""
     x, y, z, cavity, fascia, grain = p["x"], p["y"], p["z"], p["cavity"], p["fascia"], p["noise"]
     wall = np.maximum(cavity - fascia, 1)
@@ -165,9 +170,9 @@ def _intermuscular_fat(p) -> np.ndarray:
 
 
 def _paint_breast(canvas: Canvas) -> None:
-    def gland(p):
+    def gland(p: Lattice) -> np.ndarray:
         x, y, z = np.abs(p["x"]), p["y"], p["z"]
-        cone = ellipsoid(x, y, z, (86, 112, 194), (36, 22, 36)) + 5 * p["noise"]
+        cone = ellipsoid(x, y, z, (90, 104, 194), (40, 20, 38)) + 5 * p["noise"]
         return smooth_max(cone, p["skin"] + 9, 4.0)
 
     patch = canvas.field((-150, 60, 120), (150, 170, 260), gland, 4.0)
