@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ctmr_core.store import Dataset, layout, verify
-from tests.store.store_maker import make_case, make_dataset
+from ctmr_core.store import Dataset, commit, layout, verify
+from ctmr_core.store.commits import content_digest
+from tests.store.store_maker import make_case, make_dataset, manifest_of, write_case
 
 CASES = [make_case(i) for i in range(4)]
 
@@ -90,3 +91,16 @@ def test_an_edited_record_does_not_fit_its_digest(copy: Path) -> None:
     problems = verify(Dataset.open(copy)).problems
     assert problems[0].case_id == "case-0002"
     assert "content digest" in problems[0].what
+
+
+def test_a_record_of_other_voxels_is_found_by_decoding(tmp_path: Path) -> None:
+    dataset = make_dataset(tmp_path, [])
+    record = write_case(dataset, CASES[0])
+    pairs = [(entry.name, entry.sha256) for entry in record.objects]
+    other = content_digest(record.case_key, "accepted", pairs, "0" * 32)
+    commit(dataset.storage, record.model_copy(update={"voxel_digest": "0" * 32, "content_digest": other}))
+    dataset.adopt(manifest_of(CASES[:1]))
+    (problem,) = verify(dataset).problems
+    assert problem.case_id == "case-0000"
+    assert "decoded voxels" in problem.what
+    assert verify(dataset, deep=False).ok
