@@ -218,28 +218,44 @@ class TripleBounds(Strict):
         return low, high
 
 
+class SquarePixels(Strict):
+    """Ranges of the pixel size (x and y alike) and of the slice distance (z), each drawn uniformly."""
+
+    in_plane: Bounds
+    slices: Bounds
+
+
 class Spacing(Choice[Triple]):
-    """mm per voxel along [x, y, z]: fixed, chosen, or uniform (isotropic where the ends are plain numbers)."""
+    """mm per voxel along [x, y, z]: fixed, chosen, or drawn.
+
+    uniform: each axis on its own, or isotropic where the ends are plain numbers. square_pixels: as scanners acquire.
+    """
 
     uniform: TripleBounds | None = None
+    square_pixels: SquarePixels | None = None
 
     @property
     def limits(self) -> tuple[Triple, Triple]:
         """The smallest and the greatest value per axis that can be drawn."""
         if self.uniform:
             return self.uniform.triples
+        if self.square_pixels:
+            plane, slices = self.square_pixels.in_plane, self.square_pixels.slices
+            return (plane.low, plane.low, slices.low), (plane.high, plane.high, slices.high)
         low, high = (tuple(pick(axis) for axis in zip(*self.options, strict=True)) for pick in (min, max))
         return low, high  # type: ignore[return-value]
 
     def draw(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """``count`` x 3 mm per voxel (float64), rounded to 0.01 mm where drawn."""
-        if not self.uniform:
+        if self.options:
             return np.asarray(self.options, np.float64)[self.draw_options(count, rng)]
         low, high = np.asarray(self.limits)
-        if self.uniform.isotropic:
+        if self.uniform and self.uniform.isotropic:
             values = np.repeat(rng.uniform(low[0], high[0], (count, 1)), 3, axis=1)
         else:
             values = rng.uniform(low, high, (count, 3))
+        if self.square_pixels:
+            values[:, 1] = values[:, 0]
         return np.clip(np.round(values, 2), low, high)
 
 

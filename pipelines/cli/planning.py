@@ -133,6 +133,6 @@ def _print_summary(manifest: Manifest, headline: str, as_json: bool, /, **more: 
     for name, value in summary.items():
         if not value:
             continue
-        text = ", ".join(f"{key} {count:,}" for key, count in value.items()) if isinstance(value, dict) else f"{value:,}"
+        text = ", ".join(f"{key}: {count:,}" for key, count in value.items()) if isinstance(value, dict) else f"{value:,}"
         table.add_row(name.replace("_", " "), text)
     console.print(table)

@@ -78,6 +78,17 @@ def test_isotropic_spacing_is_one_number_for_all_axes():
     assert not np.array_equal(per_axis[:, 0], per_axis[:, 1])
 
 
+def test_square_pixels_are_alike_in_the_plane_only():
+    drawn = Spacing.model_validate({"square_pixels": {"in_plane": [0.7, 1.2], "slices": [2, 5]}}).draw(
+        200, recipe_rng(1, "g", "f")
+    )
+    assert np.array_equal(drawn[:, 0], drawn[:, 1])
+    assert drawn[:, :2].min() >= 0.7
+    assert drawn[:, :2].max() <= 1.2
+    assert drawn[:, 2].min() >= 2
+    assert drawn[:, 2].max() <= 5
+
+
 def test_streams_of_fields_and_groups_are_independent():
     first = recipe_rng(0, "a", "x").random(4)
     assert not np.array_equal(first, recipe_rng(0, "a", "y").random(4))
