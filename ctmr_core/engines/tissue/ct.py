@@ -71,12 +71,12 @@ def render_ct(context: RenderContext, sequence: str) -> tuple[np.ndarray, dict[s
     draw = draw_hu(scan.phase, context.rng("ct/subject"), context.rng("ct/scanner"))
     tables = population_tables(context, draw)
     sigmas = blur_sigmas(scan, context.spacing)
-    hu = blur(paint(context, tables, settings.texture), sigmas)
+    hu = blur(paint(context, tables), sigmas)
     level = noise_level(hu, context.spacing, settings, scan)
     measured = template_intensities(context, sequence)
     if measured:
         level = template_noise(measured, level)
-        hu = fit_to_template(context, tables, measured, level, settings.texture, sigmas, hu)
+        hu = fit_to_template(context, tables, measured, level, sigmas, hu)
     add_noise(hu, context, sequence, settings, scan, level)
     return quantise(hu), {**record(scan, settings, draw, level), "intensities": "template" if measured else "population"}
 

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from ctmr_core.anatomy.tissues import tissue_id
-from ctmr_core.engines.tissue.context import RenderContext
+from ctmr_core.engines.tissue.context import BANDS, RenderContext
 from ctmr_core.engines.tissue.ct_bone import add_shells
+from ctmr_core.engines.tissue.ct_couch import add_couch
 from ctmr_core.engines.tissue.ct_table import HuDraw
 from ctmr_core.engines.tissue.vessels import VoxelShares
 
@@ -17,7 +18,7 @@ _GAS = -880.0  # HU of a bubble smaller than a few voxels
 _BUBBLE_LEVEL = 1.15  # texture below minus this is gas: about one eighth of the stool
 _DENSEST_FOOD = 80.0  # HU above the mean of the contents
 _SEPTUM = 0.16  # half width of a fat septum in standard deviations of the coarse texture, about 1 mm
-_SEPTUM_DEPTH = 75.0  # HU a septum takes off: fat fills half the voxel
+_SEPTUM_DEPTH = 85.0  # HU a septum takes off: fat fills half the voxel
 _LUNG_GRADIENT = 70.0  # HU from front to back of a supine patient's lung in inspiration
 _LUNG_DEPTH = 180.0  # mm from front to back of an adult's lung
 
@@ -54,8 +55,9 @@ def population_tables(context: RenderContext, draw: HuDraw) -> HuTables:
     )
 
 
-def paint(context: RenderContext, tables: HuTables, texture: float) -> torch.Tensor:
-    """HU of every voxel before the scanner: float32 [x, y, z] on the device. texture: scale of everything inside tissues."""
+def paint(context: RenderContext, tables: HuTables) -> torch.Tensor:
+    """HU of every voxel before the scanner: float32 [x, y, z] on the device."""
+    texture = context.parameters.ct.texture
     hu = context.code.gather(tables.mean)
     add_shells(hu, context, tables.cortical)
     if texture > 0:
@@ -65,6 +67,8 @@ def paint(context: RenderContext, tables: HuTables, texture: float) -> torch.Ten
         add_lung_gradient(hu, context, texture)
         add_vessels(hu, context.lung_vessels, tables.lung_vessel)
         add_vessels(hu, context.liver_vessels, tables.hepatic_vessel)
+    if context.parameters.ct.couch:
+        add_couch(hu, context)
     return hu
 
 
@@ -75,11 +79,15 @@ def add_texture(hu: torch.Tensor, context: RenderContext, fine: np.ndarray, coar
 
 
 def add_fat_septa(hu: torch.Tensor, context: RenderContext, texture: float) -> None:
-    """Sheets of fat between the fascicles of muscle: where the coarse texture passes through zero; in place."""
+    """Broken sheets of fat between the fascicles of muscle: where the coarse texture passes through zero; in place."""
     muscle = _voxels_of(context, "muscle")
     if not len(muscle):
         return
-    fat = context.band("coarse").view(-1)[muscle].abs_().mul_(-1.0 / _SEPTUM).add_(1.0).clamp_(min=0.0)
+    field = context.band("coarse").view(-1)
+    fat = field[muscle].abs_().mul_(-1.0 / _SEPTUM).add_(1.0).clamp_(min=0.0)
+    # The same field a few correlation lengths away is as good as an independent one.
+    away = round(4 * BANDS["coarse"] / context.spacing[0]) * context.size[1] * context.size[2]
+    fat.mul_(field[(muscle + away) % len(field)].add_(0.2).clamp_(0.0, 1.0))
     hu.view(-1).index_add_(0, muscle, fat, alpha=-_SEPTUM_DEPTH * texture)
 
 

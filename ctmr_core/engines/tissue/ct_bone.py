@@ -23,6 +23,7 @@ _SHELL_MM = {
     "left humerus": 2.2,
     "right humerus": 2.2,
     "skull": 2.6,
+    "cortical bone": 2.6,
 }
 _OTHER_BONES = 1.3
 _UNEVEN = 0.9  # standard deviation of the logarithm of the shell's share
@@ -36,12 +37,13 @@ def add_shells(hu: torch.Tensor, context: RenderContext, cortical_hu: np.ndarray
     cortical_hu: float32, HU of cortical bone per label id.
     """
     tissue_map, labels = context.tissues, context.labels.view(-1)
-    cortical = torch.nonzero((tissue_map == tissue_id("cortical_bone")).view(-1)).view(-1)
+    solid = tissue_map == tissue_id("cortical_bone")
+    cortical = torch.nonzero(solid.view(-1)).view(-1)
     thickness = _thickness(context).to(hu.device)
     shelled = torch.zeros(len(thickness), dtype=torch.bool, device=hu.device)
     shelled[labels[cortical].to(torch.int64)] = True
     spongy = (tissue_map == tissue_id("trabecular_bone")) | (tissue_map == tissue_id("skull_diploe"))
-    surface = torch.nonzero((spongy & ~_inside(spongy)).view(-1)).view(-1)
+    surface = torch.nonzero((spongy & ~_inside(spongy | solid)).view(-1)).view(-1)
     surface = surface[~shelled[labels[surface].to(torch.int64)]]
     shell = torch.cat([cortical, surface])
     if not len(shell):

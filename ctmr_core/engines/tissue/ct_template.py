@@ -45,7 +45,6 @@ def fit_to_template(
     tables: HuTables,
     measured: Mapping[int, LabelIntensity],
     level: float,
-    texture: float,
     sigmas: tuple[float, float, float],
     hu: torch.Tensor,
 ) -> torch.Tensor:
@@ -67,7 +66,7 @@ def fit_to_template(
     grain = np.zeros(len(ids))
     for turn in ("contrast", "contrast", "grain", "grain", "grain", "shift", "shift", "last"):
         adjusted = _adjusted(tables, ids, pivot, shift, contrast, grain)
-        hu = blur(paint(context, adjusted, texture), sigmas)
+        hu = blur(paint(context, adjusted), sigmas)
         if turn == "last":
             break
         median, variance = _medians_and_variances(hu, labels, context.code.rows, ids, level)

@@ -4,11 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 
 from ctmr_core.anatomy.label_map import LabelIntensity, LabelMap
 from ctmr_core.anatomy.tissues import tissue_id, tissues
+from ctmr_core.engines.tissue.context import RenderContext
 from ctmr_core.engines.tissue.ct import HU_RANGE
+from ctmr_core.engines.tissue.ct_couch import add_couch
 from ctmr_core.engines.tissue.ct_table import draw_hu, hu_table
 from ctmr_core.engines.tissue.engine import TissueEngine
 from tests.engines.tissue.bodies import make_case, neighbour_correlation, real_abdomen, small_body
@@ -101,6 +104,16 @@ def test_the_air_around_the_body_is_clean_where_asked(body: LabelMap) -> None:
     assert -1003 < np.median(noisy) < -997
     assert noisy.std() > 3
     assert noisy.min() >= HU_RANGE[0]
+
+
+def test_the_couch_lies_behind_the_body_and_leaves_it_alone(body: LabelMap) -> None:
+    hu = torch.zeros(body.size)
+    add_couch(hu, RenderContext(make_case(body), body, 0))
+    table = hu.numpy() != 0
+    assert table.sum() > 1000
+    assert not (table & (body.voxels > 0)).any()
+    assert np.argwhere(table)[:, 1].max() < body.size[1] // 2
+    assert (render(body, couch=True) > -700)[table].mean() > 0.05
 
 
 def test_the_ends_of_the_volume_do_not_leak_into_each_other() -> None:
