@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from ctmr_core.errors import IntegrityError
 from ctmr_core.store import layout
-from ctmr_core.store.catalog import read_parts, rows_table
+from ctmr_core.store.catalog import read_parts
 from ctmr_core.store.commits import content_digest, read_commit_named
 from ctmr_core.store.dataset import Dataset
 from ctmr_core.store.lazy import Volume
@@ -22,6 +19,7 @@ from ctmr_core.store.storage import Storage
 from ctmr_core.store.volumes import voxel_digest
 
 _COLUMNS = ("case_id", "case_key", "status", "volume", "objects", "voxel_digest", "content_digest")
+_BATCH_ROWS = 2_000
 
 
 @dataclass(frozen=True)
@@ -52,29 +50,43 @@ def verify(dataset: Dataset, deep: bool = True, threads: int = 1) -> VerifyRepor
     Per object: is it there, its size, its SHA-256; per volume: does it decode, are the decoded voxels those of the
     record. deep=False looks at presence and sizes alone. threads: cases looked at together; the report does not depend on it.
     """
-    rows = committed_rows(dataset)
-    storage = dataset.storage
+    storage, loose = dataset.storage, _unsealed_rows(dataset)
+    lines = [
+        line
+        for batch in dataset.ledger.to_batches(columns=["case_key", "status", "content_digest"])
+        for line in zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    ]
+    lines += [(row["case_key"], row["status"], row["content_digest"]) for row in loose]
+    problems: list[Problem] = []
     with ThreadPoolExecutor(max(threads, 1)) as pool:
-        found = pool.map(lambda row: list(_problems(storage, row, deep)), rows)
-        problems = tuple(problem for case in found for problem in case)
-    return VerifyReport(dataset_digest(rows), len(rows), problems)
+        for rows in _batches(dataset, loose):
+            for found in pool.map(lambda row: list(_problems(storage, row, deep)), rows):
+                problems.extend(found)
+    problems.sort(key=lambda problem: problem.case_id)
+    return VerifyReport(dataset_digest(lines), len(lines), tuple(problems))
 
 
-def committed_rows(dataset: Dataset) -> list[dict[str, Any]]:
-    """case_id, case_key, status, volume, objects and digests of every current committed case, sealed or not, by case id."""
-    table = read_parts(dataset.storage, _COLUMNS)
-    loose = [read_commit_named(dataset.storage, *ref).catalog_row() for ref in unsealed_commits(dataset)]
-    table = pa.concat_tables([table, rows_table(loose).select(_COLUMNS)])
-    if dataset.manifest is not None:
-        table = table.filter(pc.is_in(table["case_key"], value_set=dataset.manifest["case_key"].combine_chunks()))
-    unique = {row["case_key"]: row for row in table.to_pylist()}
-    return sorted(unique.values(), key=lambda row: (row["case_id"], row["case_key"]))
-
-
-def dataset_digest(rows: list[dict[str, Any]]) -> str:
+def dataset_digest(lines: Iterable[tuple[str, str, str]]) -> str:
     """SHA-256 hex over the sorted (case_key, status, content_digest): equal for equal datasets, whoever made them, whenever."""
-    lines = sorted(f"{row['case_key']} {row['status']} {row['content_digest']}\n" for row in rows)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    sha = hashlib.sha256()
+    for line in sorted(lines):
+        sha.update(f"{' '.join(line)}\n".encode())
+    return sha.hexdigest()
+
+
+def _unsealed_rows(dataset: Dataset) -> list[dict[str, Any]]:
+    rows = [read_commit_named(dataset.storage, *ref).catalog_row() for ref in unsealed_commits(dataset)]
+    if dataset.manifest is None:
+        return rows
+    planned = set(dataset.manifest["case_key"].to_pylist()) if rows else set()
+    return [row for row in rows if row["case_key"] in planned]
+
+
+def _batches(dataset: Dataset, loose: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The current committed rows, a few thousand at a time: a million rows with their objects would fill the memory."""
+    for batch in dataset.ledger.to_batches(columns=list(_COLUMNS), batch_size=_BATCH_ROWS):
+        yield batch.to_pylist()
+    yield loose
 
 
 def orphans(dataset: Dataset) -> list[str]:
