@@ -193,3 +193,16 @@ def test_smooth_noise_has_unit_variance() -> None:
     noise = smooth_noise((90, 80, 70), np.array([1.0, 1.5, 2.0]), 6.0, np.random.default_rng(0))
     assert noise.std() == pytest.approx(1, rel=0.1)
     assert np.abs(np.diff(noise, axis=0)).max() < 1.5
+
+
+def test_a_head_in_the_body_vocabulary_has_muscle_below_the_fat_and_csf_around_the_brain(real_data: Path) -> None:
+    source = head(real_data)
+    table = np.zeros(600, np.uint8)
+    table[1:400], table[[515, 516]], table[512] = 22, 120, 121
+    table[[24, 502, 506, 507, 508, 509, 511, 514, 530]] = 200  # the CSF around the brain is unlabelled in body vocabularies
+    out = with_tissues(LabelMap(table[source.voxels], source.affine, MAISI))
+    deep = ndimage.distance_transform_edt(source.voxels != 0)[::2, ::2, ::2] > 15
+    soft = (source.voxels == 507)[::2, ::2, ::2] & deep
+    assert (out.tissues[::2, ::2, ::2][soft] == tissue_id("muscle")).mean() > 0.6
+    assert (out.tissues[source.voxels == 24] == tissue_id("csf_subarachnoid")).mean() > 0.65
+    assert share(out, 120, "cortical_bone") > 0.4

@@ -37,6 +37,10 @@ _UPPER_RIBS = (*range(63, 68), *range(75, 80))
 _MIDDLE_RIBS = (*range(68, 72), *range(80, 84))
 _GIRDLE = (87, 88, 89, 90, 91, 92)
 _AXILLA_MM = 30.0  # what lies further than this from every bone of the shoulder is the fat of the armpit
+_BRAIN, _SKULL, _NECK = (22,), (120,), (*range(50, 57), 121)
+_FACE_MM = 45.0  # how far muscle reaches from skull and cervical spine, if the skin is not nearer
+_FACE_FAT_MM = 8.0  # skin and fat of cheeks and neck
+_SCALP_MM = 10.0  # nearer to the brain than this, outside the skull, there is scalp: fat and galea
 _SPINE = (*range(33, 57), 127, 97)
 _PELVIS = (95, 96)
 _SACRUM = (97, 127)
@@ -57,12 +61,11 @@ _MUSCLE_AROUND: tuple[tuple[tuple[int, ...], float], ...] = (
     ((91, 92), 10.0),
     ((87, 88), 26.0),
     ((93, 94), 38.0),
-    ((120,), 5.0),
     (_MUSCLES, 1.5),
 )
 
-_FAT, _MEDIASTINUM, _EPICARDIUM, _DIAPHRAGM = 0, 1, 2, 3
-_CAVITY_TISSUES = ("visceral_fat", "thymus_fat", "epicardial_fat", "muscle")
+_FAT, _MEDIASTINUM, _EPICARDIUM, _DIAPHRAGM, _CSF = 0, 1, 2, 3, 4
+_CAVITY_TISSUES = ("visceral_fat", "thymus_fat", "epicardial_fat", "muscle", "csf_subarachnoid")
 
 
 def paint(canvas: Canvas) -> None:
@@ -132,6 +135,13 @@ def _cavity_and_wall(coarse: CoarseGrid) -> tuple[np.ndarray, np.ndarray]:
     trunk = coarse.mask((*_RIBS, *LUNGS, *_SPINE))
     if trunk.any():
         wall = np.maximum(wall, np.maximum(_closing(trunk, 30.0, spacing), -60) + 2.0)
+    skull, brain = coarse.mask(_SKULL), coarse.mask(_BRAIN)
+    if skull.any():
+        face = _FACE_MM - distance_outside(skull | coarse.mask(_NECK), spacing)
+        face = np.minimum(face, np.minimum(distance_outside(brain, spacing) - _SCALP_MM, depth - _FACE_FAT_MM))
+        wall = np.maximum(wall, face)
+    if brain.any():
+        cavity = np.maximum(cavity, _closing(brain, 12.0, spacing) + 1.5)
     girdle = coarse.mask(_GIRDLE)
     if girdle.any():
         bones = girdle | coarse.mask((*_UPPER_RIBS, *_MIDDLE_RIBS, *range(43, 50)))
@@ -169,6 +179,9 @@ def _cavity_contents(coarse: CoarseGrid) -> np.ndarray:
     """uint8 [x, y, z]: which of ``_CAVITY_TISSUES`` fills the gaps of the cavity here."""
     spacing = coarse.spacing
     contents = np.full(coarse.voxels.shape, _FAT, np.uint8)
+    brain = coarse.mask(_BRAIN)
+    if brain.any():
+        contents[distance_outside(brain, spacing) < 12] = _CSF
     lungs = coarse.mask(LUNGS)
     if not lungs.any():
         return contents
