@@ -18,20 +18,19 @@ from ctmr_core.errors import AnatomyError, ManifestError, RecipeError
 def refuse_case(case: Case, vocabulary_name: str) -> None:
     """``ManifestError`` for one case whose sequences, centre or lesions its body cannot have; for manifests not planned here."""
     vocabulary = load_vocabulary(vocabulary_name)
-    where = f"case {case.case_id}, field "
     for sequence in case.sequences:
         if sequence.endswith(SKULL_STRIPPED) and vocabulary_name != "brain":
-            raise ManifestError("skull-stripped sequences need a head", where=f"{where}sequences", found=sequence)
+            raise ManifestError("skull-stripped sequences need a head", where="field sequences", found=sequence)
     if case.center:
         try:
             center_labels(vocabulary, case.center)
         except AnatomyError as error:
-            raise ManifestError(error.what, where=f"{where}center", found=case.center, allowed=error.allowed) from error
+            raise ManifestError(error.what, where="field center", found=case.center, allowed=error.allowed) from error
     for index, lesion in enumerate(case.lesions):
         known = LESIONS.get(vocabulary_name, ())
         if lesion.label not in known:
             what = f"bodies of the {vocabulary_name} vocabulary cannot have this lesion"
-            raise ManifestError(what, where=f"{where}lesions[{index}].label", found=lesion.label, allowed=known)
+            raise ManifestError(what, where=f"field lesions[{index}].label", found=lesion.label, allowed=known)
 
 
 def refuse_unrenderable(recipe: Recipe, pools: Sequence[Sequence[BodyPool]]) -> None:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from ctmr_core.cases.case import SCHEMA_VERSION, Case
 from ctmr_core.cases.manifest_rows import CellError, Row, arguments, check_columns, csv_rows, json_rows, table_rows
-from ctmr_core.cases.manifest_table import SCHEMA, iter_keys, iter_rows, rows_are_valid, table_of_cases
+from ctmr_core.cases.manifest_table import SCHEMA, distinct_rows, iter_keys, iter_rows, rows_are_valid, table_of_cases
 from ctmr_core.cases.problems import field_name, gather, near, problems_of
 from ctmr_core.errors import ManifestError
 
@@ -70,6 +70,10 @@ class Manifest:
         start, stop = self._span(start, stop)
         for cells in iter_rows(self.table, start, stop):
             yield Case(**cells)
+
+    def distinct_cases(self) -> Iterator[Case]:
+        """One case of each combination of body, sequences, grid, center, lesion labels, engine and settings, in row order."""
+        return (self.case(row) for row in distinct_rows(self.table))
 
     def iter_keys(self, start: int = 0, stop: int | None = None) -> Iterator[str]:
         """``Case.key`` of rows ``start`` to ``stop``, far faster than through the cases."""

@@ -79,6 +79,21 @@ def iter_rows(table: pa.Table, start: int, stop: int) -> Iterator[dict[str, Any]
             yield row
 
 
+def distinct_rows(table: pa.Table) -> Iterator[int]:
+    """One row of each combination of what bodies, engines and checks look at: all but ids, seeds, split and lesion diameters."""
+    names = ("body", "sequences", "size", "spacing", "center", "deformation", "engine", *JSON_COLUMNS)
+    seen = set()
+    for first in range(0, table.num_rows, _READ_AHEAD):
+        part = table.slice(first, _READ_AHEAD)
+        columns = [part.column(name).to_pylist() for name in names]
+        for index, (lesions, *cells) in enumerate(zip(part.column("lesions").to_pylist(), *columns, strict=True)):
+            labels = tuple(lesion["label"] for lesion in lesions)
+            combination = (labels, *(tuple(cell) if isinstance(cell, list) else cell for cell in cells))
+            if combination not in seen:
+                seen.add(combination)
+                yield first + index
+
+
 class _Texts(dict[Any, str]):
     """Canonical JSON of cells that repeat; forgets everything when it has grown too large."""
 

@@ -314,3 +314,13 @@ def test_the_summary_counts_what_people_ask_for():
     assert summary["lesions"] == {"hepatic tumor": 3, "left white matter lesion": 1}
     assert summary["splits"] == {"test": 1, "train": 3, "val": 1}
     assert summary["spacings"] == {"3 x 3 x 4": 3, "1.8 x 1.8 x 1.8": 2}
+
+
+def test_one_case_of_each_combination_is_enough_to_judge_a_manifest(recipe_path):
+    manifest = plan(load_recipe(recipe_path))
+    distinct = list(manifest.distinct_cases())
+    assert len({case.case_id for case in distinct}) == len(distinct)
+    combinations = {(case.body, case.sequences, case.size, case.spacing) for case in manifest.iter_cases()}
+    assert {(case.body, case.sequences, case.size, case.spacing) for case in distinct} == combinations
+    alike = [case.model_copy(update={"case_id": f"c{seed}", "body_seed": seed}) for seed in range(5) for case in distinct[:1]]
+    assert [case.case_id for case in Manifest.from_cases(alike).distinct_cases()] == ["c0"]
