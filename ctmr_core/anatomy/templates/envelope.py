@@ -27,10 +27,15 @@ TABLE_FRACTION = (
 SMALLEST_AIR_ML = 20.0
 HULL_MM = 4.0
 HULL_CLOSING_MM = 60.0  # spans the flank between the lowest rib and the iliac crest
-HULL_SMOOTHING_MM = 14.0
+HULL_SMOOTHING_MM = (6.0, 6.0, 12.0)
 HULL_WINDOW_MM = 40.0
 #: muscle, fat and skin over the outermost labels; abdominal wall with subcutaneous fat is 20-40 mm in adults, the back less
 HULL_MARGIN_MM = 22.0
+NECK_MARGIN_MM = 15.0
+SCALP_MM = 7.0  # scalp thickness of adults, 4-8 mm (Hori et al. 1972)
+#: maisi labels: brain, skull; vertebrae C6 to C1.
+HEAD_LABELS = (22, 120)
+NECK_LABELS = (51, 52, 53, 54, 55, 56)
 
 Spacing = tuple[float, float, float]
 
@@ -77,28 +82,32 @@ def envelope_from_mr(labels: np.ndarray, image: np.ndarray, spacing: Spacing) ->
     return _enlarge(body, step, labels.shape) | (labels > 0)
 
 
-def envelope_from_labels(labels: np.ndarray, spacing: Spacing, closed_top: bool) -> np.ndarray:
-    """A plausible trunk around the labels: bool [x, y, z], labels included.
+def envelope_from_labels(labels: np.ndarray, spacing: Spacing) -> np.ndarray:
+    """A plausible trunk around the labels of a ``maisi`` map: bool [x, y, z], labels included.
 
-    The labels of neighbouring slices are closed to a hull, given a margin of muscle, fat and skin, and smoothed.
-    The trunk goes on to the lower face of the volume, and to the upper one unless ``closed_top`` (a head ends there).
+    The labels of neighbouring slices are closed to a hull, given a margin of muscle, fat and skin, and smoothed; neck and
+    head (slices with C6 and above, brain or skull) get a closer one. The trunk goes on to the lower face of the volume,
+    and to the upper one unless there is a head, which ends.
     """
     step = _steps(spacing, HULL_MM)
     mm: Spacing = tuple(n * s for n, s in zip(step, spacing, strict=True))  # type: ignore[assignment]
     union = _any_in_blocks(labels > 0, step)
+    head, neck = (_slices_with(labels, ids, step[2]) for ids in (HEAD_LABELS, NECK_LABELS))
     slices = np.flatnonzero(union.any(axis=(0, 1)))
-    window = max(1, round(HULL_WINDOW_MM / mm[2]))
-    hull = ndimage.maximum_filter1d(union.view(np.uint8), 2 * window + 1, axis=2)
-    below, above = hull[:, :, slices[0]].copy(), hull[:, :, slices[-1]].copy()
-    hull[:, :, : slices[0]] = below[:, :, None]
-    if closed_top:
-        hull[:, :, slices[-1] + 1 :] = 0
-    else:
-        hull[:, :, slices[-1] + 1 :] = above[:, :, None]
-    trunk = _trunk(hull > 0, mm)
-    inside, outside = (edt.edt(part, anisotropy=mm, parallel=1) for part in (trunk, ~trunk))
-    distance = np.clip(inside - outside, -HULL_CLOSING_MM, HULL_CLOSING_MM)  # infinite where the trunk fills the volume
-    distance = ndimage.gaussian_filter(distance, [HULL_SMOOTHING_MM / s for s in mm], mode="nearest")
+    shoulders = int(np.argmax(neck | head)) if (neck | head).any() else union.shape[2]
+    hull = np.concatenate([_spread(union[:, :, :shoulders], HULL_WINDOW_MM, mm[2]), union[:, :, shoulders:]], axis=2)
+    hull[:, :, : slices[0]] = hull[:, :, slices[0], None]
+    hull[:, :, slices[-1] + 1 :] = False if head.any() else hull[:, :, slices[-1], None]
+    margins = np.full(union.shape[2], HULL_MARGIN_MM)
+    margins[shoulders:] = NECK_MARGIN_MM
+    margins[head] = SCALP_MM
+    margins[: slices[0]] = margins[slices[0]]
+    margins[slices[-1] + 1 :] = margins[slices[-1]]
+    distance = _signed_distance(_closed_slices(hull, mm), mm) + margins.astype(np.float32)
+    np.clip(distance, -HULL_CLOSING_MM, HULL_CLOSING_MM, out=distance)  # infinite where the trunk fills the volume
+    distance = ndimage.gaussian_filter(
+        distance, [width / s for width, s in zip(HULL_SMOOTHING_MM, mm, strict=True)], mode="nearest"
+    )
     zoom = [
         np.linspace(0, n - 1, size) if n > 1 else np.zeros(size) for n, size in zip(distance.shape, labels.shape, strict=True)
     ]
@@ -113,19 +122,37 @@ def envelope_from_labels(labels: np.ndarray, spacing: Spacing, closed_top: bool)
     return body
 
 
-def _trunk(hull: np.ndarray, mm: Spacing) -> np.ndarray:
-    """Close each axial slice, fill it and add the margin; on a frame wide enough not to feel the faces of the volume."""
-    frame = [int(np.ceil((HULL_CLOSING_MM + HULL_MARGIN_MM) / s)) for s in mm[:2]]
+def _slices_with(labels: np.ndarray, ids: tuple[int, ...], step: int) -> np.ndarray:
+    """Which blocks of ``step`` slices hold any of ``ids``: bool, 1-D."""
+    fine = np.array([np.isin(labels[:, :, z], ids).any() for z in range(labels.shape[2])])
+    return np.logical_or.reduceat(fine, np.arange(0, fine.size, step))
+
+
+def _spread(union: np.ndarray, window_mm: float, mm: float) -> np.ndarray:
+    """The union of the slices within ``window_mm`` above and below each slice."""
+    if union.shape[2] == 0:
+        return union
+    return ndimage.maximum_filter1d(union.view(np.uint8), 2 * max(1, round(window_mm / mm)) + 1, axis=2) > 0
+
+
+def _closed_slices(hull: np.ndarray, mm: Spacing) -> np.ndarray:
+    """Close and fill each axial slice, on a frame wide enough not to feel the faces of the volume."""
+    frame = [int(np.ceil(HULL_CLOSING_MM / s)) + 1 for s in mm[:2]]
     padded = np.pad(hull, [(frame[0], frame[0]), (frame[1], frame[1]), (0, 0)])
     inner = (slice(frame[0], -frame[0]), slice(frame[1], -frame[1]))
-    trunk = np.empty(hull.shape, bool)
+    closed = np.empty(hull.shape, bool)
     for z in range(hull.shape[2]):
-        plane = np.ascontiguousarray(padded[:, :, z])
-        reached = edt.edt(~plane, anisotropy=mm[:2], parallel=1) <= HULL_CLOSING_MM
-        closed = edt.edt(ndimage.binary_fill_holes(reached), anisotropy=mm[:2], parallel=1) > HULL_CLOSING_MM
-        grown = edt.edt(~(closed | plane), anisotropy=mm[:2], parallel=1) <= HULL_MARGIN_MM
-        trunk[:, :, z] = grown[inner]
-    return trunk
+        reached = edt.edt(np.ascontiguousarray(~padded[:, :, z]), anisotropy=mm[:2], parallel=1) <= HULL_CLOSING_MM
+        filled = edt.edt(ndimage.binary_fill_holes(reached), anisotropy=mm[:2], parallel=1) > HULL_CLOSING_MM
+        closed[:, :, z] = filled[inner]
+    return closed | hull
+
+
+def _signed_distance(mask: np.ndarray, mm: Spacing) -> np.ndarray:
+    """mm from the surface of ``mask``, positive inside, float32; half a voxel off what edt measures between centres."""
+    half = float(np.mean(mm)) / 2
+    inside, outside = (edt.edt(np.ascontiguousarray(part), anisotropy=mm, parallel=1) for part in (mask, ~mask))
+    return np.where(mask, inside - half, half - outside)
 
 
 def _ambient(air: np.ndarray, hu: np.ndarray, mm: Spacing) -> np.ndarray:

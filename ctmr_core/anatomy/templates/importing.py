@@ -29,7 +29,6 @@ from ctmr_core.errors import AnatomyError, CtmrError
 
 BODY = 200
 LUNGS = frozenset({28, 29, 30, 31, 32})
-HEAD_LABELS = frozenset({22, 120})
 SAME_GRID = 1e-3
 DARKEST_FAT_HU = -50.0
 OUTERMOST_FRACTION = 0.75
@@ -286,8 +285,7 @@ def _with_envelope(
         return label_map, census
     voxels, spacing = label_map.voxels, label_map.spacing
     if image is None or envelope == "labels":
-        closed_top = not HEAD_LABELS.isdisjoint(census.entries)
-        inside = envelope_from_labels(voxels, spacing, closed_top)
+        inside = envelope_from_labels(voxels, spacing)
         notes.append("the body around the labels was drawn from the labels alone: the skin line is a guess")
     elif is_ct(sequence):
         has_lungs = not LUNGS.isdisjoint(census.entries)

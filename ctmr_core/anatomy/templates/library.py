@@ -380,7 +380,8 @@ def _row(record: Mapping[str, Any]) -> TemplateRow:
 def _read_index(path: Path) -> pa.Table:
     file = path / INDEX
     try:
-        table = pq.read_table(file)
+        # One read: read_table opens a path more than once, and the file may be replaced in between.
+        table = pq.read_table(pa.BufferReader(file.read_bytes()))
     except (pa.ArrowException, OSError) as error:
         raise AnatomyError(
             f"cannot read the index of the library: {error}", where=str(file), fix="import the templates again"

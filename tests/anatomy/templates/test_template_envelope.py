@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from ctmr_core.anatomy.mapping import apply_mapping, load_mapping
 from ctmr_core.anatomy.templates.envelope import envelope_from_ct, envelope_from_labels, envelope_from_mr
 from ctmr_core.anatomy.templates.reading import read_label_scan, read_scan
 
@@ -82,7 +83,8 @@ def test_a_real_scan_loses_its_table(real_data):
 def test_without_an_image_the_trunk_covers_the_labels_and_resembles_the_patient(real_data):
     ct = read_scan(real_data / "ct_abdomen" / "ct.nii.gz")
     labels = read_label_scan(real_data / "ct_abdomen" / "labels_totalsegmentator_v2.nii.gz").voxels
-    drawn = envelope_from_labels(labels, ct.spacing, closed_top=False)
+    labels = apply_mapping(labels, load_mapping("totalsegmentator_v2"))
+    drawn = envelope_from_labels(labels, ct.spacing)
     assert drawn[labels > 0].all()
     assert dice(drawn, envelope_from_ct(labels, ct.voxels, ct.spacing, has_lungs=True)) > 0.92
 
@@ -90,18 +92,33 @@ def test_without_an_image_the_trunk_covers_the_labels_and_resembles_the_patient(
 def test_the_drawn_trunk_goes_through_the_volume_and_ends_above_a_head():
     labels = np.zeros((60, 60, 40), np.uint8)
     labels[25:35, 25:35, 10:25] = 1
-    through = envelope_from_labels(labels, (4, 4, 4), closed_top=False)
+    through = envelope_from_labels(labels, (4, 4, 4))
     assert through.any(axis=(0, 1)).all()
-    ended = envelope_from_labels(labels, (4, 4, 4), closed_top=True)
+    labels[25:35, 25:35, 20:25] = 22
+    ended = envelope_from_labels(labels, (4, 4, 4))
     assert ended[:, :, 0].any()
     assert not ended[:, :, -1].any()
+
+
+def test_a_drawn_head_has_a_thin_scalp_and_a_neck_below_it():
+    x, y, z = np.ogrid[:80, :80, :120]
+    labels = np.zeros((80, 80, 120), np.uint8)
+    labels[((x - 40) ** 2 + (y - 40) ** 2 + (z - 95) ** 2) <= 18**2] = 120
+    labels[37:43, 32:38, 60:78] = 53  # neck
+    labels[10:70, 25:50, :60] = 30  # chest up to the shoulders
+    drawn = envelope_from_labels(labels, (4, 4, 4))
+    width = drawn[:, 36].sum(axis=0) * 4
+    scalp = (np.count_nonzero(drawn[:, 40, 95]) * 4 - 37 * 4) / 2
+    assert 3 <= scalp <= 12
+    assert 24 < width[70] < 80
+    assert width[40] > 240
 
 
 @pytest.mark.parametrize("size", [(8, 8, 8), (30, 30, 1), (1, 40, 40)])
 def test_labels_that_fill_a_small_volume_leave_only_body_around_them(size):
     labels = np.zeros(size, np.uint8)
     labels[tuple(slice(n // 4, n // 4 + max(1, n // 2)) for n in size)] = 1
-    assert envelope_from_labels(labels, (1.0, 1.0, 1.0), closed_top=False).all()
+    assert envelope_from_labels(labels, (1.0, 1.0, 1.0)).all()
 
 
 def test_the_patient_is_found_in_a_magnetic_resonance_image(real_data):

@@ -158,7 +158,7 @@ def _add(arguments) -> None:
 
 
 def test_imports_at_the_same_time_all_arrive(library):
-    names = [f"t{n}" for n in range(6)]
+    names = [f"t{n:02d}" for n in range(40)]
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         pool.map(_add, [(library.path, name) for name in names])
     assert [row.id for row in TemplateLibrary.open(library.path).rows()] == names
