@@ -16,15 +16,20 @@ from dataclasses import replace
 import numpy as np
 
 from ctmr_core.anatomy.label_map import LabelMap
-from ctmr_core.anatomy.tissue_map import bones, envelope, head, hollow_organs, organs
+from ctmr_core.anatomy.tissue_map.bones import paint as paint_bones
+from ctmr_core.anatomy.tissue_map.bones import paint_discs
 from ctmr_core.anatomy.tissue_map.canvas import Canvas
+from ctmr_core.anatomy.tissue_map.envelope import paint as paint_envelope
+from ctmr_core.anatomy.tissue_map.head import paint as paint_head
+from ctmr_core.anatomy.tissue_map.hollow_organs import paint as paint_hollow_organs
+from ctmr_core.anatomy.tissue_map.organs import paint as paint_organs
 from ctmr_core.errors import AnatomyError
 
 __all__ = ["with_tissues"]
 
 _PAINTERS = {
-    "maisi": (envelope.paint, bones.paint, bones.paint_discs, hollow_organs.paint, organs.paint),
-    "brain": (head.paint,),
+    "maisi": (paint_envelope, paint_bones, paint_discs, paint_hollow_organs, paint_organs),
+    "brain": (paint_head,),
 }
 
 
