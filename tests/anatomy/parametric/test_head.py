@@ -13,7 +13,7 @@ from ctmr_core.anatomy.vocabulary import load_vocabulary
 from ctmr_core.cases.seeds import body_rng
 from ctmr_core.errors import AnatomyError
 
-SEEDS = (0, 1, 2, 3, 4)
+SEEDS = (0, 1, 2, 3)
 WHOLE = Grid.centred((104, 130, 130), (2.0, 2.0, 2.0), (0.0, 12.0, -30.0))
 
 #: left id, right id -> (mean mL, SD mL) of one side and the largest |left - right| / mean seen, measured on 20 public whole-head
@@ -52,6 +52,13 @@ def heads() -> dict[int, ParametricHead]:
 @pytest.fixture(scope="module")
 def maps(heads: dict[int, ParametricHead]) -> dict[int, LabelMap]:
     return {seed: person.label_map(WHOLE) for seed, person in heads.items()}
+
+
+@pytest.fixture(scope="module")
+def fine(heads: dict[int, ParametricHead]) -> LabelMap:
+    """Seed 1 at 1 mm, on every point of ``WHOLE`` from its 30th slice up."""
+    x, y, z = WHOLE.origin
+    return heads[1].label_map(Grid((207, 259, 199), (1.0, 1.0, 1.0), (x, y, z + 60.0)))
 
 
 def volumes_ml(label_map: LabelMap) -> np.ndarray:
@@ -120,22 +127,21 @@ def test_structures_are_in_one_piece(maps: dict[int, LabelMap]) -> None:
             assert sizes.max() / sizes.sum() >= 0.98, (seed, label, sizes.max() / sizes.sum())
 
 
-def test_layers_are_in_order_along_rays_over_the_vault(heads: dict[int, ParametricHead], maps: dict[int, LabelMap]) -> None:
+def test_layers_are_in_order_along_rays_over_the_vault(heads: dict[int, ParametricHead], fine: LabelMap) -> None:
     rank = np.full(600, -1)
     for layer, labels in enumerate(((2, 41), (3, 42), (24, 543, 514), (515, 516), (540, 541, 507), (511,), (0,))):
         rank[list(labels)] = layer
     outermost_is_cortex = []
-    for seed, label_map in maps.items():
-        origin = np.asarray(heads[seed].center_mm("head")) + np.array([0, -10, 15])
-        for azimuth in np.radians(np.arange(200, 341, 20)):
-            direction = np.array([np.cos(azimuth) * 0.8, np.sin(azimuth) * 0.8, 0.6])
-            places = origin + np.arange(0, 150, 1.0)[:, None] * direction
-            index = np.round((places - label_map.affine[:3, 3]) / label_map.spacing).astype(int)
-            along = rank[label_map.voxels[tuple(index[(index < WHOLE.size).all(1) & (index >= 0).all(1)].T)]]
-            assert set(range(6)) <= set(along.tolist()), (seed, azimuth)
-            white, grey, *shells = (int(np.flatnonzero(along == layer)[-1]) for layer in range(6))
-            assert [max(white, grey), *shells] == sorted([max(white, grey), *shells]), (seed, azimuth)
-            outermost_is_cortex.append(white < grey)
+    origin = np.asarray(heads[1].center_mm("head")) + np.array([0, -10, 15])
+    for azimuth in np.radians(np.arange(0, 360, 10)):
+        direction = np.array([np.cos(azimuth) * 0.8, np.sin(azimuth) * 0.8, 0.6])
+        places = origin + np.arange(0, 150, 0.5)[:, None] * direction
+        index = np.round((places - fine.affine[:3, 3]) / fine.spacing).astype(int)
+        along = rank[fine.voxels[tuple(index[(index < fine.size).all(1) & (index >= 0).all(1)].T)]]
+        assert set(range(6)) <= set(along.tolist()), azimuth
+        white, grey, *shells = (int(np.flatnonzero(along == layer)[-1]) for layer in range(6))
+        assert [max(white, grey), *shells] == sorted([max(white, grey), *shells]), azimuth
+        outermost_is_cortex.append(white < grey)
     # a ray that grazes the wall of a gyrus may step over its 2-3 mm of cortex
     assert np.mean(outermost_is_cortex) > 0.9
 
@@ -149,7 +155,7 @@ def test_cortex_is_folded(maps: dict[int, LabelMap]) -> None:
 
 
 def test_the_same_seed_is_the_same_head() -> None:
-    grid = Grid.centred((40, 48, 40), (4.0, 4.0, 4.0))
+    grid = Grid.centred((16, 16, 16), (4.0, 4.0, 4.0))
     assert head(7).label_map(grid).digest() == head(7).label_map(grid).digest()
 
 
@@ -158,14 +164,11 @@ def test_two_seeds_are_two_people(maps: dict[int, LabelMap]) -> None:
     assert max(agreement(maps[a].voxels, maps[b].voxels) for a, b in pairs) < 0.6
 
 
-def test_a_finer_grid_shows_the_same_person(heads: dict[int, ParametricHead], maps: dict[int, LabelMap]) -> None:
-    coarse = maps[1].voxels[20:84, 20:110, 30:122]
-    low = [origin + 2.0 * start for origin, start in zip(WHOLE.origin, (20, 20, 30), strict=True)]
-    fine = Grid((127, 179, 183), (1.0, 1.0, 1.0), (low[0], low[1], low[2]))
-    found = heads[1].label_map(fine)
-    assert (found.voxels[::2, ::2, ::2] == coarse).mean() > 0.9999  # the same points in space
-    a, b = np.bincount(coarse.ravel(), minlength=600) * 8.0, np.bincount(found.voxels.ravel(), minlength=600) * 1.0
-    for label in (2, 3, 41, 42, 10, 49, 12, 51, 16, 8, 47, 24):
+def test_a_finer_grid_shows_the_same_person(maps: dict[int, LabelMap], fine: LabelMap) -> None:
+    coarse = maps[1].voxels[:, :, 30:]
+    assert (fine.voxels[::2, ::2, ::2] == coarse).mean() > 0.9999  # the same points in space
+    a, b = np.bincount(coarse.ravel(), minlength=600) * 8.0, np.bincount(fine.voxels.ravel(), minlength=600) * 1.0
+    for label in (2, 3, 41, 42, 10, 49, 12, 51, 16, 8, 47, 24, 515, 511):
         assert abs(a[label] - b[label]) / a[label] < 0.1, label
 
 

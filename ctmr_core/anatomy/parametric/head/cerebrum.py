@@ -38,9 +38,9 @@ def hull(points: Points) -> np.ndarray:
     dome = ellipsoid((x * taper, y, z), (0, 8.5, -3.5), (69, 82.5, 68))
     front = np.float32(-25.0) + 9 * smoothstep(ax, 6, 26) - 4 * smoothstep(y, 60, 90)
     floor = front + (np.float32(-16.0) - front) * smoothstep(-y, -38, -18)
-    tent = tentorium(x, y) + 1.5
+    tent = tentorium(x, y) + 0.8
     floor = floor + (tent - floor) * smoothstep(-y, -14, 8)
-    upper = smooth_max(dome, floor - z, 6.0)
+    upper = smooth_max(dome, floor - z, 4.5)
     a = (ax, y, z)
     temporal = tube(a, ((34, 42, -33, 12.5), (45, 28, -32, 17.5), (49, 5, -28, 19), (48, -24, -18, 18)))
     temporal = np.minimum(temporal, tube(a, ((25, 25, -26, 11), (25, 2, -26, 11), (25, -18, -15, 10)), (1.1, 1, 0.95)))
@@ -89,35 +89,31 @@ def _great_fissures(lattice: Lattice, points: Points, inside: np.ndarray, person
     # nothing in a brain runs straight
     x, y, z = (p + np.float32(2.6) * lattice.noise(rng, 30.0) + np.float32(1.1) * lattice.noise(rng, 15.0) for p in points)
     opening = 0.5 + 0.9 * person.traits.atrophy
-    result: np.ndarray | None = None
-    for side in (-1.0, 1.0):
-        shift = rng.normal(0, [3.0, 2.5, 2.0, 2.0])
-        lateral = np.float32(side) * x
-        # lateral fissure: from the temporal pole up and back above the temporal lobe
-        rise = np.float32(-12.0 + 0.3 * shift[1]) - np.float32(0.42) * (y - 30) + 2 * np.sin(y / 9)
-        normal = (z - rise) * np.float32(0.92)
-        length = np.maximum(np.maximum(-22.0 + shift[0] - y, y - 46), np.maximum(37.0 - lateral, inside - 34))
-        near = _patch(normal, length, opening + 1.0)
-        # insula: the fissure opens into a vertical sheet below the opercula
-        wall = lateral - (np.float32(39.0) - np.float32(0.006) * (y - 18) ** 2)
-        reach = (np.sqrt(((y - 19) / 22) ** 2 + ((z + 5 + 0.25 * (y - 19)) / 14) ** 2) - 1) * 13
-        near = np.minimum(near, _patch(wall, reach, opening + 0.6))
-        # central sulcus: from the vertex down and forward over the convexity
-        line = np.float32(-6.0 + shift[2]) + np.float32(0.47) * (56.0 - z) + 3.5 * np.sin((z + 4 * shift[3]) / 8.5)
-        normal = (y - line) * np.float32(0.88)
-        near = np.minimum(near, _patch(normal, np.maximum(np.maximum(inside - 17, 6 - z), 4 - lateral), 0.3 + 0.5 * opening))
-        # parieto-occipital and calcarine sulci on the medial face
-        normal = (y + 32 + shift[1] + 0.45 * (z - 20)) * np.float32(0.9)
-        medial = np.maximum(lateral - 24, np.maximum(-2 - z, z - 50))
-        near = np.minimum(near, _patch(normal, medial, 0.3 + 0.5 * opening))
-        normal = (z + 4.5 + shift[3] + 0.1 * (y + 40) - 0.3 * lateral) * np.float32(0.94)
-        near = np.minimum(near, _patch(normal, np.maximum(lateral - 20 - 0.15 * y, y + 22), 0.3 + 0.5 * opening))
-        # cingulate sulcus: an arch above the corpus callosum
-        arch = np.sqrt(((y - 21) / 1.04) ** 2 + ((z - 1) / 0.82) ** 2) - np.float32(44.0) + 2 * np.sin(y / 6 + side)
-        near = np.minimum(near, _patch(arch, np.maximum(np.maximum(lateral - 14, -6 - z), -22 - y), 0.3 + 0.5 * opening))
-        result = near if result is None else np.where(lateral > 0, near, result)
-    assert result is not None  # noqa: S101 - the loop above has two turns
-    return result
+    lateral = np.abs(x)
+    left, right = rng.normal(0, [3.0, 2.5, 2.0, 2.0], (2, 4)).astype(np.float32)
+    shift = [np.where(x > 0, b, a) for a, b in zip(left, right, strict=True)]  # the sides of a brain are not mirror images
+    # lateral fissure: from the temporal pole up and back above the temporal lobe
+    rise = np.float32(-12.0) + np.float32(0.3) * shift[1] - np.float32(0.42) * (y - 30) + 2 * np.sin(y / 9)
+    normal = (z - rise) * np.float32(0.92)
+    length = np.maximum(np.maximum(-22.0 + shift[0] - y, y - 46), np.maximum(37.0 - lateral, inside - 34))
+    near = _patch(normal, length, opening + 0.6)
+    # insula: the fissure opens into a vertical sheet below the opercula
+    wall = lateral - (np.float32(39.0) - np.float32(0.006) * (y - 18) ** 2)
+    reach = (np.sqrt(((y - 19) / 22) ** 2 + ((z + 5 + 0.25 * (y - 19)) / 14) ** 2) - 1) * 13
+    near = np.minimum(near, _patch(wall, reach, opening + 0.2))
+    # central sulcus: from the vertex down and forward over the convexity
+    line = np.float32(-6.0) + shift[2] + np.float32(0.47) * (56.0 - z) + 3.5 * np.sin((z + 4 * shift[3]) / 8.5)
+    normal = (y - line) * np.float32(0.88)
+    near = np.minimum(near, _patch(normal, np.maximum(np.maximum(inside - 17, 6 - z), 4 - lateral), 0.3 + 0.5 * opening))
+    # parieto-occipital and calcarine sulci on the medial face
+    normal = (y + 32 + shift[1] + 0.45 * (z - 20)) * np.float32(0.9)
+    medial = np.maximum(lateral - 24, np.maximum(-2 - z, z - 50))
+    near = np.minimum(near, _patch(normal, medial, 0.3 + 0.5 * opening))
+    normal = (z + 4.5 + shift[3] + 0.1 * (y + 40) - 0.3 * lateral) * np.float32(0.94)
+    near = np.minimum(near, _patch(normal, np.maximum(lateral - 20 - 0.15 * y, y + 22), 0.3 + 0.5 * opening))
+    # cingulate sulcus: an arch above the corpus callosum
+    arch = np.sqrt(((y - 21) / 1.04) ** 2 + ((z - 1) / 0.82) ** 2) - np.float32(44.0) + 2 * np.sin(y / 6 + shift[3])
+    return np.minimum(near, _patch(arch, np.maximum(np.maximum(lateral - 14, -6 - z), -22 - y), 0.3 + 0.5 * opening))
 
 
 def _sheets(lattice: Lattice, foot: tuple[np.ndarray, ...], rng: np.random.Generator, wavelength: float) -> np.ndarray:
@@ -148,15 +144,16 @@ def fold(person: Person) -> Folding:
     x, y, z = (axis[shape] for axis, shape in zip(lattice.axes_mm(), np.ix_(*(np.arange(n) for n in lattice.size)), strict=True))
     # 0.85: sheets lean and curve a little with depth, as real sulci do
     walk = np.clip(smooth, -26, 4) * np.float32(0.85) / length
-    foot = tuple(axis - walk * n for axis, n in zip((x, y, z), normals, strict=True))
+    # and they meander along the surface
+    foot = tuple(axis - walk * n + np.float32(1.8) * lattice.noise(rng, 19.0) for axis, n in zip((x, y, z), normals, strict=True))
     inside = -outside
     fissures = _great_fissures(lattice, points, inside, person)
     # random sulci keep clear of the great ones, and are shallow where the field says so
-    clear = smoothstep(fissures, 2.0, 8.0)
+    clear = smoothstep(fissures, 1.0, 5.5)
     sheet = _sheets(lattice, foot, rng, traits.gyrus_mm)
     depth = np.clip(18.5 + 4.5 * lattice.noise(rng, 30.0), 7, 26)
     medial = 1 - smoothstep(lateral - gap, 8, 24)  # the medial face is folded less deeply
-    depth = depth * (1 - 0.5 * medial) * (0.25 + 0.75 * clear)
+    depth = depth * (1 - 0.5 * medial) * (0.4 + 0.6 * clear)
     # a lobe keeps a white core, however narrow it is
     reach = ndimage.maximum_filter(inside, size=round(26 / lattice.step))
     depth = np.minimum(depth, 0.62 * reach)
@@ -172,7 +169,7 @@ def fold(person: Person) -> Folding:
         twig_excess=(inside - twig_depth).astype(np.float32),
         fissures=fissures.astype(np.float32),
         thickness=thickness.astype(np.float32),
-        opening=0.42 + 0.55 * traits.atrophy,
+        opening=0.20 + 0.50 * traits.atrophy,
     )
     _balance(folding, points[0] >= 0, float(np.clip(rng.normal(0, 0.012), -0.03, 0.03)))
     return folding
@@ -215,7 +212,7 @@ def _pial(
         below += normal * normal
         np.sqrt(below, out=below)
         below -= np.float32(width)
-        below -= mouth * np.float32(0.5 + 1.2 * width)
+        below -= mouth * np.float32(0.6 + 1.3 * width)
         np.minimum(pial, below, out=pial)
     return pial
 

@@ -14,7 +14,7 @@ from ctmr_core.anatomy.parametric.head.posterior import posterior_hull
 from ctmr_core.anatomy.parametric.head.primitives import Points, ellipsoid, smooth_max, smooth_min, smoothstep, tube
 
 BOX = ((-98.0, -108.0, -215.0), (98.0, 136.0, 92.0))
-_STEP = 2.8
+_STEP = 3.0
 
 
 def canal(points: Points) -> np.ndarray:
@@ -63,7 +63,7 @@ def outline(points: Points, skull: np.ndarray, face: float) -> np.ndarray:
     jaw = tube(a, ((50 * f, 30, -80, 15), (48 * f, 42, -102, 14), (22, 80, -118, 14)))
     block = smooth_min(block, jaw, 14)
     throat = ellipsoid((x, y - np.float32(0.12) * (z + 130), np.zeros_like(z)), (0, 3, 0), (58, 54, 1e4))
-    neck = smooth_max(throat, z + 58, 16)
+    neck = smooth_min(smooth_max(throat, z + 58, 16), ellipsoid(points, (0, -10, -64), (63, 56, 40)), 16)
     leaning = (ax - np.float32(0.16) * (z + 36), y, z)
     ears = ellipsoid(leaning, (75.5, -2, -36), (6.5, 15, 25), yaw=8, pitch=-10)
     ears = smooth_max(ears, -ellipsoid(leaning, (83.0, 2, -36), (4.0, 9, 16), yaw=8), 2)
@@ -95,7 +95,7 @@ def make_layers(person: Person) -> Layers:
     neck = int(np.searchsorted(lattice.axes_mm()[2], person.room_box((-90.0, -100.0, -105.0), (90.0, 110.0, 80.0))[0][2]))
     inner = np.empty(lattice.size, np.float32)
     inner[:, :, :neck] = canal((x[:, :, :neck], y[:, :, :neck], z[:, :, :neck]))
-    inner[:, :, neck:] = cavity((x[:, :, neck:], y[:, :, neck:], z[:, :, neck:]), 1.7 + 1.7 * traits.atrophy)
+    inner[:, :, neck:] = cavity((x[:, :, neck:], y[:, :, neck:], z[:, :, neck:]), 2.2 + 1.7 * traits.atrophy)
     inner = lattice.as_distance(inner)
     slow = lattice.noise(rng, 70.0)
     skull = np.float32(traits.skull_mm) * (1 + np.float32(0.10) * slow)

@@ -44,10 +44,10 @@ def cerebellum(points: Points) -> np.ndarray:
     x, y, z = points
     ax = np.abs(x)
     lobe = ellipsoid((ax, y, z), (22.0, -27.0, -43.5), (30.0, 27.0, 24.0), yaw=14, pitch=8)
-    vermis = ellipsoid(points, (0, -26, -38.5), (14, 25, 25), pitch=10)
+    vermis = ellipsoid(points, (0, -25, -37.0), (19, 25, 25), pitch=10)
     notch = tube(points, ((0, -56, -34, 3.0), (0, -50, -64, 5.0)))  # the posterior cerebellar notch
     both = smooth_max(smooth_min(lobe, vermis, 6.0), -notch, 5.0)
-    return smooth_max(both, z - (tentorium(x, y) - np.float32(1.6)), 4.0)
+    return smooth_max(both, z - (tentorium(x, y) - np.float32(1.4)), 2.5)
 
 
 def _white_core(points: Points) -> np.ndarray:
