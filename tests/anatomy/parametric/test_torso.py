@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 
 import cc3d
 import numpy as np
 import pytest
 
 from ctmr_core.anatomy.grid import Grid
-from ctmr_core.anatomy.label_census import take_census
+from ctmr_core.anatomy.label_census import LabelCensus, take_census
+from ctmr_core.anatomy.label_map import LabelMap
 from ctmr_core.anatomy.parametric.torso import parametric_torso
 from ctmr_core.anatomy.tissues import tissue_id
 from ctmr_core.anatomy.vocabulary import load_vocabulary
@@ -35,6 +36,11 @@ VOLUMES = {
 }
 
 
+@cache
+def _census(label_map: LabelMap) -> LabelCensus:
+    return take_census(label_map)
+
+
 def _torso(seed: int, sex: str | None = None):
     return parametric_torso(partial(body_rng, "torso", seed), sex)
 
@@ -53,13 +59,13 @@ def person(request):
 def _centroids(label_map) -> dict[int, np.ndarray]:
     return {
         label: label_map.affine[:3, :3] @ entry.centroid + label_map.affine[:3, 3]
-        for label, entry in take_census(label_map).entries.items()
+        for label, entry in _census(label_map).entries.items()
     }
 
 
 def test_every_structure_of_a_torso_is_there(person) -> None:
     torso, label_map = person
-    present = set(take_census(label_map).labels)
+    present = set(_census(label_map).labels)
     wanted = {*range(1, 16), 17, 19, *range(28, 51), 57, *range(58, 116), 119, *range(121, 128), 132, 200} - {2, 16}
     if torso.person.female:
         assert 118 not in present
@@ -91,7 +97,7 @@ def test_a_solid_organ_is_one_piece(person, name) -> None:
 
 def test_organ_volumes_lie_within_the_tables(person) -> None:
     torso, label_map = person
-    census = take_census(label_map).entries
+    census = _census(label_map).entries
     for name, table in VOLUMES.items():
         mean, sd = table[1 if torso.person.female else 0]
         assert abs(census[VOCABULARY.label(name).id].volume_ml - mean) < 4 * sd, name
@@ -202,8 +208,8 @@ def test_a_crop_shows_what_the_whole_shows(start) -> None:
 def test_organ_volumes_do_not_depend_on_the_voxel_size() -> None:
     torso = _torso(9)
     centre = torso.center_mm("abdomen")
-    coarse = take_census(torso.label_map(Grid.centred((80, 70, 50), (3.0, 3.0, 3.0), centre))).entries
-    fine = take_census(torso.label_map(Grid.centred((160, 140, 100), (1.5, 1.5, 1.5), centre))).entries
+    coarse = _census(torso.label_map(Grid.centred((80, 70, 50), (3.0, 3.0, 3.0), centre))).entries
+    fine = _census(torso.label_map(Grid.centred((160, 140, 100), (1.5, 1.5, 1.5), centre))).entries
     for label in (1, 3, 4, 5, 6, 7, 12, 14, 35, 62, 104, 105):
         assert coarse[label].volume_ml == pytest.approx(fine[label].volume_ml, rel=0.10), VOCABULARY.label(label).name
 

@@ -21,7 +21,7 @@ CANONICAL_ML = {
     "uterus": 80.0,
 }
 #: canonical rise of liver volume (mL) per mm that its lower surface drops, and its volume at no drop.
-LIVER_ML, LIVER_ML_PER_MM = 1450.0, 16.0
+LIVER_ML, LIVER_ML_PER_MM = 1380.0, 16.0
 _FAT_GAP = 1.3
 _ORGANS = [1, 3, 4, 5, 8, 9, 10, 12, 13, 14, 15, 19, 62, 118]
 
@@ -91,7 +91,8 @@ class Abdomen:
             kidney = _Kidney(side, (66 + dx * 0.6, -46 + dy * 0.5, z0 + dz), self._k["kidney"])
             patch = self._blob(kidney.middle, 66, kidney.bean)
             capsule = 2.2 + 0.12 * max(self.person.visceral_mm, 0)
-            self.canvas.paint(patch, BODY, "visceral_fat", below=capsule, only_labels=_ORGANS)
+            self.canvas.paint(patch, BODY, "visceral_fat", below=capsule, only_labels=[i for i in _ORGANS if i != 1])
+            self.canvas.paint(patch, BODY, "visceral_fat", below=_FAT_GAP, only_labels=[1])
             self.canvas.paint(patch, label, "kidney_cortex", only_labels=[BODY, *_ORGANS, 106, 107, 104, 105])
             self.canvas.paint(self._blob(kidney.middle, 60, kidney.pyramids), None, "kidney_medulla", only_labels=[label])
             self.canvas.paint(self._blob(kidney.middle, 50, kidney.sinus), BODY, "visceral_fat", only_labels=[label])

@@ -43,6 +43,7 @@ class Chest:
     def _mediastinum(self, p: Lattice) -> np.ndarray:
         x, y, z = p.xyz
         middle = np.float32(15) + np.clip(z - 255, 0, 60) * np.float32(0.33)
+        middle = middle - 0.30 * np.clip(y - 8, 0, 60) - 0.25 * np.clip(-22 - y, 0, 40) + 2.5 * p["noise"]
         column = np.maximum(np.abs(x + 1) - middle, y - 34 - np.clip(z - 250, 0, 80) * 0.35)
         front = np.abs(x + 2) - np.float32(7) - np.clip(z - 285, 0, 30) * np.float32(0.9)
         column = smooth_min(column, front, 10.0)

@@ -74,7 +74,7 @@ def draw_person(streams: Streams, sex: str | None) -> Person:
     index = float(np.clip(normal(25.5, 3.6), 18.0, 35.0))  # body mass index, kg/m2
     excess = index - 22.0
     visceral_share = float(rng.uniform(0.2, 0.6) if female else rng.uniform(0.4, 0.85))
-    subcutaneous = (13.0 if female else 8.0) + excess * (1.9 - visceral_share)
+    subcutaneous = (13.0 if female else 8.0) + excess * (2.3 - visceral_share)
     breadth = (stature / 1.76) ** 0.6 * (0.97 if female else 1.0)
     organs = {}
     for organ, (male_ml, female_ml, cv) in ORGAN_ML.items():
@@ -87,8 +87,8 @@ def draw_person(streams: Streams, sex: str | None) -> Person:
         age_years=age,
         scale=(breadth * normal(1.0, 0.03), breadth * normal(1.0, 0.03), stature / 1.76 * normal(1.0, 0.015)),
         hips=0.07 if female else 0.0,
-        subcutaneous_mm=float(np.clip(subcutaneous, 4.0, 38.0)),
-        visceral_mm=float(np.clip(excess * visceral_share * 2.6, -6.0, 34.0)),
+        subcutaneous_mm=float(np.clip(subcutaneous, 4.0, 42.0)),
+        visceral_mm=float(np.clip(excess * visceral_share * 3.0, -6.0, 36.0)),
         muscle=float(np.clip(normal(0.88 if female else 1.0, 0.08) - 0.002 * (age - 50), 0.7, 1.2)),
         inflation=float(rng.uniform(0.5, 1.0)),
         gas=float(rng.uniform(0.15, 0.7)),

@@ -114,7 +114,7 @@ def _thighs(x: np.ndarray, y: np.ndarray, z: np.ndarray, fascia: np.ndarray) -> 
 
 def _diaphragm(x: np.ndarray, y: np.ndarray, z: np.ndarray, cavity: np.ndarray, person: Person) -> np.ndarray:
     """z above the diaphragm, mm: positive in the chest. Two domes, the right one higher, steep towards the wall."""
-    lift = np.float32(14 * (1 - person.inflation))
+    lift = np.float32(20 * (1 - person.inflation) - 6)
     right = 34 * np.exp(-np.square((x - 70) / 58) - np.square((y - 2) / 68))
     left = 24 * np.exp(-np.square((x + 72) / 52) - np.square((y - 0) / 62))
     dome = 150 + lift + right + left
@@ -138,7 +138,7 @@ def paint_trunk(canvas: Canvas, person: Person) -> None:
         _paint_breast(canvas)
     fascia = everywhere(lambda p: p["fascia"])
     canvas.paint(fascia, BODY, "muscle", only=["subcutaneous_fat", "breast_gland"])
-    canvas.paint(everywhere(_intermuscular_fat), BODY, "subcutaneous_fat", only=["muscle"])
+    canvas.paint(everywhere(lambda p: _intermuscular_fat(p, person)), BODY, "subcutaneous_fat", only=["muscle"])
     cavity = everywhere(lambda p: p["cavity"])
     canvas.paint(cavity, BODY, "visceral_fat", only=["muscle", "subcutaneous_fat"])
     canvas.masks["cavity"] = cavity
@@ -146,7 +146,7 @@ def paint_trunk(canvas: Canvas, person: Person) -> None:
     canvas.paint(diaphragm, BODY, "muscle", only=["visceral_fat"])
 
 
-def _intermuscular_fat(p: Lattice) -> np.ndarray:
+def _intermuscular_fat(p: Lattice, person: Person) -> np.ndarray:
     """Thin fat planes: between the flat muscles of the flank, under the big muscles of the chest, in the armpits."""
     x, y, z, cavity, fascia, grain = p["x"], p["y"], p["z"], p["cavity"], p["fascia"], p["noise"]
     wall = np.maximum(cavity - fascia, 1)
@@ -163,7 +163,8 @@ def _intermuscular_fat(p: Lattice) -> np.ndarray:
     rim = np.where(z < -255, np.abs(fascia + 26 + 3 * grain) - 1.2, 9.0)
     out = sheets
     limbs = (z > 225) | (z < -90)
-    septa = np.where(limbs & (cavity > 8), np.abs(grain + 0.25) * 11 - 0.8, 9.0)
+    fatty = 0.6 + 0.012 * max(person.age_years - 30, 0) + 0.02 * person.subcutaneous_mm  # muscle turns to fat with age and weight
+    septa = np.where(limbs & (cavity > 8), np.abs(grain + 0.25) * 11 - fatty, 9.0)
     for part in (line, chest, armpit, groin, ischial, thigh, rim, septa):
         out = np.minimum(out, part)
     return np.maximum(out, fascia + 2)
