@@ -21,7 +21,7 @@ CANONICAL_ML = {
     "uterus": 80.0,
 }
 #: canonical rise of liver volume (mL) per mm that its lower surface drops, and its volume at no drop.
-LIVER_ML, LIVER_ML_PER_MM = 1380.0, 16.0
+LIVER_ML, LIVER_ML_PER_MM = 1330.0, 14.5
 _FAT_GAP = 1.3
 _ORGANS = [1, 3, 4, 5, 8, 9, 10, 12, 13, 14, 15, 19, 62, 118]
 

@@ -143,7 +143,7 @@ class ThoraxBones:
         paint_bone(self.canvas, self.canvas.world_field(world.min(0) - 16, world.max(0) + 16, shape, 2.0), 122, 0.7)
 
     def _clavicle(self, side: float) -> None:
-        line = [(24, 44, 331, 9.0), (48, 46, 340, 6.5), (84, 28, 348, 5.6), (118, -2, 353, 6.2), (143, -18, 353, 6.8)]
+        line = [(24, 38, 330, 9.0), (48, 37, 336, 6.5), (84, 19, 342, 5.6), (118, -6, 347, 6.2), (143, -20, 350, 6.8)]
         patch = self.canvas.tube([(side * x, y, z, r) for x, y, z, r in line])
         paint_bone(self.canvas, patch, 92 if side > 0 else 91, 1.7)
 
