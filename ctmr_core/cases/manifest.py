@@ -114,7 +114,7 @@ class Manifest:
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(table, partial, compression="zstd", row_group_size=_ROW_GROUP, write_statistics=True)
+            pq.write_table(table, partial, compression="zstd", row_group_size=_ROW_GROUP, write_page_checksum=True)
             os.replace(partial, path)  # noqa: PTH105 - replace() across an open reader must be the atomic system call
         except OSError as error:
             with contextlib.suppress(OSError):
@@ -194,8 +194,11 @@ def read_manifest(path: Path | str, skip_invalid: bool = False) -> Manifest:
 def _read_parquet(path: Path) -> pa.Table:
     try:
         with path.open("rb") as stream:  # a path would be read through a file system that hides why it failed
-            return pq.read_table(stream)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowIOError) as error:
+            table = pq.read_table(stream, page_checksum_verification=True)
+        _ = table.column_names, table.schema.metadata  # decoded on first use
+        table.validate(full=True)
+        return table
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
             raise
         raise ManifestError(

@@ -69,6 +69,8 @@ def parse_source(text: str, name: str) -> RecipeSource:
         ) from error
     except YAMLError as error:
         raise RecipeError(f"this is not valid YAML: {str(error).splitlines()[0]}", where=name) from error
+    except (TypeError, ValueError) as error:  # how ruamel meets a list used as a key, or a date such as 2026-13-45
+        raise RecipeError(f"this is not valid YAML: {error}", where=name, fix="look for a misplaced bracket or colon") from error
     if not isinstance(document, Mapping):
         kind = "empty" if document is None else f"a {type(document).__name__}"
         raise RecipeError(

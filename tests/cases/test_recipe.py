@@ -118,6 +118,8 @@ def test_several_mistakes_are_told_at_once(recipe_text, tmp_path):
         ("name: a\nname: b\n", 'duplicate key "name"'),
         ("name: a\n  seed: 3\n", "line 2"),
         ("\tname: a\n", "line 1"),
+        ("a: {{b: [1]}: c}\n", "not valid YAML"),
+        ("a: 2026-13-45\n", "not valid YAML"),
     ],
 )
 def test_text_that_is_no_recipe_is_refused(tmp_path, text, words):
