@@ -63,7 +63,7 @@ def outline(points: Points, skull: np.ndarray, face: float) -> np.ndarray:
     jaw = tube(a, ((50 * f, 30, -80, 15), (48 * f, 42, -102, 14), (22, 80, -118, 14)))
     block = smooth_min(block, jaw, 14)
     throat = ellipsoid((x, y - np.float32(0.12) * (z + 130), np.zeros_like(z)), (0, 3, 0), (58, 54, 1e4))
-    neck = smooth_min(smooth_max(throat, z + 58, 16), ellipsoid(points, (0, -10, -64), (63, 56, 40)), 16)
+    neck = smooth_min(smooth_max(throat, z + 58, 16), ellipsoid(points, (0, -13, -60), (63, 61, 44)), 16)
     leaning = (ax - np.float32(0.16) * (z + 36), y, z)
     ears = ellipsoid(leaning, (75.5, -2, -36), (6.5, 15, 25), yaw=8, pitch=-10)
     ears = smooth_max(ears, -ellipsoid(leaning, (83.0, 2, -36), (4.0, 9, 16), yaw=8), 2)
@@ -137,7 +137,7 @@ def paint_layers(canvas: Canvas, layers: Layers, person: Person) -> None:
     muscle = deep & ((z < -50) & (y < 34) | (np.abs(x) > 30) & (z > -62) & (z < 32) & (y > -8) & (y < 62))
     canvas.fill(window, muscle, 541)
     # fat fills the face between its muscles, and parts the muscles of the neck
-    canvas.fill(window, deep & np.where(muscle, (np.abs(grain) < 0.11) & (z < -40), (grain < -0.35) & (z < 0)), 507, 2)
+    canvas.fill(window, deep & np.where(muscle, (np.abs(grain) < 0.17) & (z < -40), (grain < -0.35) & (z < 0)), 507, 2)
     thickness = window.sample(lattice, layers.skull)
     vertebral = z < -70
     bone = (inner > 0) & (inner < thickness) & (depth > traits.skin_mm + 0.8) & ~vertebral

@@ -51,7 +51,7 @@ def draw_traits(rng: np.random.Generator) -> Traits:
         angles_deg=(float(rng.normal(0, 5.0)), float(rng.normal(0, 1.8)), float(rng.normal(0, 1.5))),
         ventricles=float(np.clip(np.exp(rng.normal(0.18 + 0.65 * (age - 0.4), 0.17)), 0.75, 1.75)),
         atrophy=float(np.clip(age + rng.normal(0, 0.12), 0, 1)),
-        cortex_mm=float(np.clip(rng.normal(2.7 - 0.2 * age, 0.08), 2.3, 3.0)),
+        cortex_mm=float(np.clip(rng.normal(2.56 - 0.2 * age, 0.08), 2.2, 2.85)),
         gyrus_mm=float(np.clip(rng.normal(23.0, 1.0), 21.0, 25.5)),
         skull_mm=float(np.clip(rng.normal(7.0 if female else 6.6, 0.8), 5.0, 9.5)),
         diploe=float(np.clip(rng.normal(0.24, 0.05), 0.14, 0.36)),
