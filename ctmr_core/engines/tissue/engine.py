@@ -13,12 +13,15 @@ from ctmr_core.cases.case import Case
 from ctmr_core.engines.base import Images
 from ctmr_core.engines.tissue.context import RenderContext
 from ctmr_core.engines.tissue.ct import render_ct
+from ctmr_core.engines.tissue.mr import render_mr, supported, supported_sequences
 from ctmr_core.engines.tissue.parameters import read_parameters
 from ctmr_core.errors import EngineError
 
 CT_SEQUENCES = ("ct", "ct_wo_contrast", "ct_contrast")
 MR_SEQUENCES = ("mri_t1", "mri_t2", "mri_flair", "mri_pd", "mri_swi")
 STRIPPED_SEQUENCES = tuple(f"{name}{SKULL_STRIPPED}" for name in ("mri_t1", "mri_t2", "mri_flair", "mri_swi"))
+#: What the label maps of parametric bodies are written in; a template's is known when it is read.
+_BODY_VOCABULARY = {"parametric:torso": "maisi", "parametric:head": "brain"}
 
 
 class TissueEngine:
@@ -57,6 +60,9 @@ class TissueEngine:
                 found=unknown[0],
                 allowed=sorted(self.sequences),
             )
+        vocabulary = _BODY_VOCABULARY.get(case.body)
+        if vocabulary:
+            _refuse_unsupported(case, vocabulary)
         try:
             read_parameters(case.engine_parameters)
         except EngineError as error:
@@ -69,6 +75,7 @@ class TissueEngine:
             raise EngineError(
                 "the tissue engine can't read this vocabulary", found=label_map.vocabulary.name, allowed=sorted(self.vocabularies)
             )
+        _refuse_unsupported(case, label_map.vocabulary.name)
         with torch.inference_mode():
             context = RenderContext(case, label_map, attempt, self.device, self.threads)
             images = Images()
@@ -80,9 +87,19 @@ class TissueEngine:
         """Nothing is held between cases."""
 
 
+def _refuse_unsupported(case: Case, vocabulary: str) -> None:
+    """Refuse the MR sequences that make no sense for this part of the body, before anything is rendered."""
+    for sequence in case.sequences:
+        if not is_ct(sequence) and not supported(sequence, vocabulary):
+            raise EngineError(
+                f"the tissue engine doesn't render this sequence from {vocabulary} label maps",
+                where=f"case {case.case_id}, field sequences",
+                found=sequence,
+                allowed=sorted({*CT_SEQUENCES, *supported_sequences(vocabulary)}),
+            )
+
+
 def _render(context: RenderContext, sequence: str) -> tuple[np.ndarray, dict[str, Any]]:
     if is_ct(sequence):
         return render_ct(context, sequence)
-    from ctmr_core.engines.tissue.mr import render_mr
-
     return render_mr(context, sequence)

@@ -78,6 +78,16 @@ def test_a_sequence_without_physics_is_refused() -> None:
     assert "mri_t1" in str(refusal.value.allowed)
 
 
+def test_a_sequence_of_the_head_is_refused_for_a_body_before_any_work() -> None:
+    body = small_body()
+    torso = make_case(body, ("ct", "mri_flair")).model_copy(update={"body": "parametric:torso"})
+    with pytest.raises(EngineError, match="maisi") as refusal:
+        TissueEngine().validate(torso)
+    assert "ct_contrast" in str(refusal.value.allowed)
+    with pytest.raises(EngineError, match="mri_flair"):
+        TissueEngine().render(make_case(body, ("ct", "mri_flair")), body, 0)
+
+
 @pytest.mark.parametrize(
     ("parameters", "place", "help_"),
     [
