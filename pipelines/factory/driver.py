@@ -8,6 +8,7 @@ finish, so after a death the ledger of commits is asked first. What is left of t
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -59,7 +60,7 @@ class Driver:
         self._stopping = stopping
         self._slots = [Slot(i, crew.settings, crew.gpus_per_worker) for i in range(crew.workers)]
         self._suspects: deque[WorkUnit] = deque()
-        self._returned: deque[WorkUnit] = deque()
+        self._waiting: deque[WorkUnit] = deque()  # taken from the source and not handed out, or given back by a dead actor
         self._lone_deaths: Counter[str] = Counter()
         self._stillborn = 0
         self._stop_deadline: float | None = None
@@ -73,14 +74,14 @@ class Driver:
             if not self._halting:
                 exhausted = self._hand_out(source)
             refs = [flight.ref for slot in self._slots for flight in slot.flights]
-            if not refs:
-                nothing_left = exhausted and not self._suspects and not self._returned
-                if self._halting or nothing_left:
-                    break
-            else:
+            if refs:
                 done, _ = ray.wait(refs, num_returns=1, timeout=TICK_SECONDS)
                 for ref in done:
                     self._collect(ref)
+            elif self._halting or (exhausted and not self._suspects and not self._waiting):
+                break
+            else:
+                time.sleep(TICK_SECONDS)  # the actors are starting
             self._watch_actors()
             self._observe()
         self._observe()
@@ -101,25 +102,31 @@ class Driver:
         return self._tally.planned - done - flying <= 2 * len(self._slots)
 
     def _hand_out(self, source: Iterator[WorkUnit]) -> bool:
-        """Fill the free places; True when the source has no more."""
+        """Start actors while there is work and fill their free places; True when the source has no more."""
         for prefetch in (False, True):  # everybody gets one unit before anybody gets a second
             if prefetch and (self._suspects or self._near_the_end):
                 break  # suspects need an empty actor; near the end a prefetched unit would wait while others idle
             for slot in self._slots:
-                while slot.has_room(prefetch):
+                if slot.actor is None and self._has_work(source):
+                    slot.spawn()
+                while slot.ready and slot.has_room(prefetch):
                     unit = self._next(source, slot)
                     if unit is None:
                         return True
-                    if slot.actor is None:
-                        slot.spawn()
                     slot.give(unit)
-        return False
+        return not self._has_work(source)
+
+    def _has_work(self, source: Iterator[WorkUnit]) -> bool:
+        """Whether any unit waits; looks one unit ahead."""
+        if not self._suspects and not self._waiting:
+            self._waiting.extend(itertools.islice(source, 1))
+        return bool(self._suspects or self._waiting)
 
     def _next(self, source: Iterator[WorkUnit], slot: Slot) -> WorkUnit | None:
         if self._suspects and not slot.flights:
             return self._suspects.popleft()
-        if self._returned:
-            return self._returned.popleft()
+        if self._waiting:
+            return self._waiting.popleft()
         return next(source, None)
 
     def _collect(self, ref: object) -> None:
@@ -127,7 +134,7 @@ class Driver:
         try:
             _, report = slot.take(ref)
         except ray.exceptions.RayActorError as death:
-            self._bury(slot, str(death).splitlines()[0])
+            self._bury(slot, _first_line(death))
             return
         self._stillborn = 0
         self._tally.add(report.outcomes)
@@ -137,23 +144,11 @@ class Driver:
 
     def _bury(self, slot: Slot, cause: str) -> None:
         """Sort the units of a dead actor: decided, suspect, or innocent (never begun)."""
-        born_dead = not slot.ready
-        units = slot.lose_all()
-        self._stillborn = self._stillborn + 1 if born_dead else 0
-        if self._stillborn >= MAX_STILLBORN:
-            raise FactoryError(
-                f"{MAX_STILLBORN} actors in a row died while starting",
-                found=cause,
-                fix="look at the worker logs of Ray (session_latest/logs); check memory, GPU driver and installed packages",
-            )
-        if born_dead:
-            self._returned.extend(units)
-            return
         suspected = False
-        for unit in units:
+        for unit in slot.lose_all():
             open_cases = self._count_decided(unit)
             if suspected:
-                self._returned.extend([WorkUnit(tuple(open_cases), unit.alone)] if open_cases else [])
+                self._waiting.extend([WorkUnit(tuple(open_cases), unit.alone)] if open_cases else [])
                 continue
             for case in open_cases:
                 self._accuse(case, alone=unit.alone or len(unit.cases) == 1, cause=cause)
@@ -184,12 +179,27 @@ class Driver:
         for slot in self._slots:
             if slot.actor is None:
                 continue
-            slot.poll()
+            try:
+                slot.poll()
+            except ray.exceptions.RayActorError as death:
+                self._count_stillborn(slot, _first_line(death))
+                continue
             hanging = slot.status.case_id and slot.status.seconds > self._crew.case_timeout
             if hanging and slot.flights:
                 seconds = round(slot.status.seconds)
                 slot.kill()
                 self._bury(slot, f"no result after {seconds} s (case_timeout {self._crew.case_timeout:.0f} s)")
+
+    def _count_stillborn(self, slot: Slot, cause: str) -> None:
+        """An actor died before it was ready: start another, unless that keeps happening."""
+        slot.kill()
+        self._stillborn += 1
+        if self._stillborn >= MAX_STILLBORN:
+            raise FactoryError(
+                f"{MAX_STILLBORN} actors in a row died while starting",
+                found=cause,
+                fix="look at the worker logs of Ray (session_latest/logs); check memory, GPU driver and installed packages",
+            )
 
     def _watch_for_stop(self) -> None:
         if self._stopping() and not self._tally.interrupted:
@@ -208,3 +218,7 @@ class Driver:
     def _observe(self) -> None:
         message = "stopping: finishing the cases at hand" if self._halting else ""
         self._observer(self._tally.progress({slot.index: slot.status for slot in self._slots}, message))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

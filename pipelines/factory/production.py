@@ -141,8 +141,8 @@ class Workshop:
         """Body and images of one attempt, or None when it raised (the error is kept in ``trial``)."""
         case, attempt = trial.case, trial.attempt
         try:
-            strike(case.case_id, attempt, "render")
             self._enter(case.case_id, "body", attempt)
+            strike(case.case_id, attempt, "render")
             start = time.perf_counter()
             label_map, lesions = build_label_map(case, self._library, attempt)
             trial.timings["body"] = time.perf_counter() - start

@@ -66,11 +66,14 @@ class Slot:
         return flight.unit, report
 
     def poll(self) -> None:
-        """Read the status if the actor has answered, and ask again; never waits."""
+        """Read the status if the actor has answered, and ask again; never waits.
+
+        Raises Ray's error when the actor died before it was ready; a later death shows on its units.
+        """
+        if not self.ready:
+            self.ready = bool(self._answered(self._ready_ref))
+            return
         try:
-            if not self.ready:
-                self.ready = bool(self._answered(self._ready_ref))
-                return
             if self._status_ref is not None:
                 status = self._answered(self._status_ref)
                 if status is None:
@@ -79,7 +82,7 @@ class Slot:
                 self.status = status if status.unit_id in flying else replace(status, outcomes=())
             self._status_ref = self.actor.status.remote()
         except ray.exceptions.RayActorError:
-            return  # the driver sees the death on the unit itself
+            self._status_ref = None
 
     @staticmethod
     def _answered(ref: Any) -> Any:
@@ -100,7 +103,7 @@ class Slot:
     def kill(self) -> None:
         if self.actor is not None:
             ray.kill(self.actor, no_restart=True)
-            self.actor = None
+            self.actor, self.ready = None, False
 
     def close(self, timeout: float) -> None:
         """Let the actor release what it holds, then end its process."""
