@@ -52,7 +52,6 @@ class Grid:
     def axes_mm(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """RAS+ mm coordinates of the voxel centres along x, y and z (float32, 1-D each)."""
         x, y, z = (
-            (o + mm * np.arange(n)).astype(np.float32)
-            for o, mm, n in zip(self.origin, self.spacing, self.size, strict=True)
+            (o + mm * np.arange(n)).astype(np.float32) for o, mm, n in zip(self.origin, self.spacing, self.size, strict=True)
         )
         return x, y, z

@@ -17,7 +17,8 @@ from ctmr_core.anatomy.parametric.base import ParametricBody
 from ctmr_core.anatomy.regions import center_labels
 from ctmr_core.anatomy.resample import resample
 from ctmr_core.anatomy.tissue_map import with_tissues
-from ctmr_core.cases.case import Case
+from ctmr_core.anatomy.vocabulary import load_vocabulary
+from ctmr_core.cases.case import UNLABELLED_REGIONS, Case
 from ctmr_core.cases.seeds import body_rng, case_rng
 from ctmr_core.errors import ManifestError
 
@@ -37,6 +38,8 @@ def build_label_map(case: Case, library: TemplateLibrary | None, attempt: int) -
     Raises ``ManifestError`` when the template is not there or not the one that was planned, ``AnatomyError`` when the anatomy
     cannot be made (a centre that is not in view, a lesion that does not fit).
     """
+    if case.unlabelled_region is not None:
+        return _unlabelled(case, case.unlabelled_region), []
     label_map = _parametric(case) if case.template_id is None else _from_template(case, library)
     records: list[dict[str, Any]] = []
     for index, lesion in enumerate(case.lesions):
@@ -46,13 +49,20 @@ def build_label_map(case: Case, library: TemplateLibrary | None, attempt: int) -
     return label_map, records
 
 
+def _unlabelled(case: Case, region: str) -> LabelMap:
+    """All background: the engine draws an anatomy that nobody has labelled."""
+    vocabulary = load_vocabulary(UNLABELLED_REGIONS[region])
+    return LabelMap(np.zeros(case.size, vocabulary.dtype), Grid.centred(case.size, case.spacing).affine, vocabulary)
+
+
 def _parametric(case: Case) -> LabelMap:
-    body = _person(case.body, case.body_seed)
+    body = parametric_body(case.body, case.body_seed)
     return body.label_map(Grid.centred(case.size, case.spacing, body.center_mm(case.center)))
 
 
 @lru_cache(maxsize=_KEPT)
-def _person(body: str, body_seed: int) -> ParametricBody:
+def parametric_body(body: str, body_seed: int) -> ParametricBody:
+    """The person that ``parametric:torso`` or ``parametric:head`` with this seed is in every case."""
     def streams(name: str) -> np.random.Generator:
         return body_rng(body, body_seed, name)
 

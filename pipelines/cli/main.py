@@ -12,7 +12,7 @@ from pipelines.cli.dataset import report, status, verify
 from pipelines.cli.demo import demo
 from pipelines.cli.generate import generate
 from pipelines.cli.planning import plan, validate
-from pipelines.cli.templates import templates_app
+from pipelines.cli.synthesize import templates_app
 
 app = typer.Typer(
     name="ctmr",

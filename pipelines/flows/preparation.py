@@ -16,7 +16,7 @@ from ctmr_core.cases.manifest import Manifest, read_manifest
 from ctmr_core.engines import Engine, engine_identity, load_engine
 from ctmr_core.errors import CtmrError, ManifestError
 from ctmr_core.quality.judge import validate_checks
-from ctmr_core.store import Dataset
+from ctmr_core.store import Dataset, sweep
 from ctmr_core.store.catalog import compact, seal_missing
 from ctmr_core.store.lock import RunLock
 from ctmr_core.store.resume import Resume, resume, unsealed_commits
@@ -24,6 +24,8 @@ from pipelines.factory.ledger import CaseLedger
 from pipelines.factory.work import OutcomeStatus
 from pipelines.flows.options import GenerateOptions
 
+#: Up to this many cases the volumes no commit names are looked for before each run; listing more takes minutes.
+SWEPT_ROWS = 100_000
 #: What decides whether an engine can render a row; rows that agree in all of it are checked once.
 DECISIVE = ("engine", "engine_parameters", "sequences", "checks", "body", "size", "spacing")
 
@@ -99,6 +101,8 @@ def prepare(options: GenerateOptions) -> Backlog:
         plan = manifest.table.append_column("case_key", pa.array(manifest.case_keys(), pa.string()))
         dataset.adopt(plan)
         found = resume(dataset, plan)
+        if manifest.rows <= SWEPT_ROWS:
+            sweep(dataset)  # voxels that killed attempts left behind; nobody else writes while we hold the lock
     except BaseException:
         lock.release()
         raise

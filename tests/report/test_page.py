@@ -85,6 +85,7 @@ def test_the_page_opens_in_a_browser(dataset: Dataset, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         timeout=180,
+        check=False,
     )
     assert "Dataset data" in done.stdout
     assert done.stdout.count('<section class="case"') == 3
