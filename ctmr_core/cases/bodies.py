@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ctmr_core.anatomy.regions import REGIONS
 from ctmr_core.anatomy.vocabulary import load_vocabulary
+from ctmr_core.cases.case import UNLABELLED_REGIONS
 from ctmr_core.cases.problems import near
 from ctmr_core.cases.recipe import Recipe, TemplateQuery
 from ctmr_core.errors import RecipeError
@@ -21,7 +22,7 @@ PARAMETRIC_VOCABULARY = {"torso": "maisi", "head": "brain"}
 
 @dataclass(frozen=True)
 class BodyPool:
-    """The bodies of one source. A parametric pool is endless: ``names`` is its one kind, each body a new seed.
+    """The bodies of one source. A parametric or unlabelled pool is endless: ``names`` is its one kind, each body a new seed.
 
     names: bodies as cases name them (``parametric:head``, ``template:<id>``). digests: per name.
     vocabularies: per name. labels: per name, the label ids in the map (empty for parametric bodies).
@@ -43,6 +44,10 @@ def body_pools(recipe: Recipe, group: int, library: TemplateLibrary | None) -> l
         if source.parametric is not None:
             vocabulary = PARAMETRIC_VOCABULARY[source.parametric]
             pools.append(BodyPool((f"parametric:{source.parametric}",), ("",), ((),), (vocabulary,), source.weight, True))
+            continue
+        if source.unlabelled is not None:
+            vocabulary = UNLABELLED_REGIONS[source.unlabelled]
+            pools.append(BodyPool((f"unlabelled:{source.unlabelled}",), ("",), ((),), (vocabulary,), source.weight, True))
             continue
         assert source.templates is not None  # noqa: S101 - the recipe made sure
         if library is None:

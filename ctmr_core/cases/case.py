@@ -14,6 +14,8 @@ from ctmr_core.anatomy.sequences import MODALITY_CODES, is_ct
 SCHEMA_VERSION = 1
 CASE_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,79}$"  # a file name on every system: no dots, no separators
 PARAMETRIC_BODIES = ("torso", "head")
+#: Of bodies without labels: what should be in view, for engines that draw anatomy and image in one. -> vocabulary of the map.
+UNLABELLED_REGIONS = {"head": "brain", "chest": "maisi", "abdomen": "maisi", "pelvis": "maisi"}
 
 Split = Literal["train", "val", "test"]
 PositiveMm = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -32,7 +34,8 @@ class Lesion(BaseModel):
 class Case(BaseModel):
     """One manifest row, validated and frozen.
 
-    body: ``"parametric:torso"``, ``"parametric:head"`` or ``"template:<template id>"``.
+    body: ``"parametric:torso"``, ``"parametric:head"``, ``"template:<template id>"``, or ``"unlabelled:<region>"`` for engines
+        that draw the anatomy themselves; its label map is all background.
     body_seed: the person (parametric) or the deformation (template); equal body and body_seed are the same body.
     size, spacing: voxels and mm per voxel along [x, y, z], RAS+.
     center: region (head, chest, abdomen, pelvis) or label name the field of view is centred on; "" = middle of the body.
@@ -68,10 +71,13 @@ class Case(BaseModel):
         source, _, name = body.partition(":")
         if source == "parametric" and name in PARAMETRIC_BODIES:
             return body
+        if source == "unlabelled" and name in UNLABELLED_REGIONS:
+            return body
         if source == "template" and re.fullmatch(CASE_ID_PATTERN, name):
             return body
         kinds = ", ".join(f"parametric:{name}" for name in PARAMETRIC_BODIES)
-        raise ValueError(f"unknown body {body!r}; allowed: {kinds}, template:<template id>")
+        regions = "|".join(UNLABELLED_REGIONS)
+        raise ValueError(f"unknown body {body!r}; allowed: {kinds}, template:<template id>, unlabelled:<{regions}>")
 
     @field_validator("sequences")
     @classmethod
@@ -91,6 +97,20 @@ class Case(BaseModel):
             if not 0.2 <= mm <= 10.0:
                 raise ValueError(f"spacing along {axis} is {mm} mm; allowed: 0.2..10.0")
         return self
+
+    @model_validator(mode="after")
+    def _unlabelled_bodies_have_nothing_to_name(self) -> Case:
+        if self.unlabelled_region:
+            for name, value in (("lesions", self.lesions), ("center", self.center), ("deformation", self.deformation)):
+                if value:
+                    raise ValueError(f"an unlabelled body has no label map for {name}; allowed: leave {name} out")
+        return self
+
+    @property
+    def unlabelled_region(self) -> str | None:
+        """The region a body without labels should show, None for every other body."""
+        source, _, name = self.body.partition(":")
+        return name if source == "unlabelled" else None
 
     @property
     def template_id(self) -> str | None:

@@ -36,6 +36,7 @@ def refuse_case(case: Case, vocabulary_name: str) -> None:
 def refuse_unrenderable(recipe: Recipe, pools: Sequence[Sequence[BodyPool]]) -> None:
     """``RecipeError`` for sequences, centres and lesions that the bodies of a group cannot have."""
     for index, group_pools in enumerate(pools):
+        _refuse_anatomy_of_unlabelled(recipe, index, group_pools)
         for name in sorted({name for pool in group_pools for name in pool.vocabularies}):
             vocabulary = load_vocabulary(name)
             _refuse_sequences(recipe, index, vocabulary)
@@ -43,6 +44,23 @@ def refuse_unrenderable(recipe: Recipe, pools: Sequence[Sequence[BodyPool]]) -> 
             _refuse_lesions(recipe, index, vocabulary)
         _refuse_centers_out_of_view(recipe, index, group_pools)
         _refuse_counts(recipe, index)
+
+
+def _refuse_anatomy_of_unlabelled(recipe: Recipe, index: int, pools: Sequence[BodyPool]) -> None:
+    """Lesions, centres and warps need a label map."""
+    group = recipe.groups[index]
+    if not any(name.startswith("unlabelled:") for pool in pools for name in pool.names):
+        return
+    centers = [center for center in group.center.options if center]
+    for field, found in (("lesions", group.lesions is not None), ("center", centers and centers[0])):
+        if found:
+            raise RecipeError(
+                f"an unlabelled body has no label map for {field}",
+                where=recipe.where("groups", index, field),
+                found=found if isinstance(found, str) else None,
+                allowed=f"groups of unlabelled bodies without {field}",
+                fix="put these bodies into a group of their own",
+            )
 
 
 def _refuse_sequences(recipe: Recipe, index: int, vocabulary: Vocabulary) -> None:

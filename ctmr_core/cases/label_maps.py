@@ -63,6 +63,7 @@ def _parametric(case: Case) -> LabelMap:
 @lru_cache(maxsize=_KEPT)
 def parametric_body(body: str, body_seed: int) -> ParametricBody:
     """The person that ``parametric:torso`` or ``parametric:head`` with this seed is in every case."""
+
     def streams(name: str) -> np.random.Generator:
         return body_rng(body, body_seed, name)
 

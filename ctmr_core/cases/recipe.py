@@ -44,16 +44,20 @@ class TemplateQuery(Strict):
 
 
 class BodySource(Strict):
-    """Where bodies come from: a ``parametric`` kind or ``templates``; ``weight`` is its share of the group's bodies."""
+    """Where bodies come from: a ``parametric`` kind, ``templates``, or nothing but a region in view (``unlabelled``).
+
+    ``weight`` is its share of the group's bodies.
+    """
 
     parametric: Literal["torso", "head"] | None = None
+    unlabelled: Literal["head", "chest", "abdomen", "pelvis"] | None = None
     templates: TemplateQuery | None = None
     weight: Weight = 1.0
 
     @model_validator(mode="after")
     def _one_source_is_given(self) -> BodySource:
-        if (self.parametric is None) == (self.templates is None):
-            raise ValueError("a body comes from one source; allowed: either parametric or templates")
+        if sum(source is not None for source in (self.parametric, self.templates, self.unlabelled)) != 1:
+            raise ValueError("a body comes from one source; allowed: either parametric, templates or unlabelled")
         return self
 
 

@@ -38,7 +38,7 @@ class FiniteCheck:
 
 
 class ConstantCheck:
-    """The body has contrast: its 1st and 99th percentile lie apart."""
+    """The body has contrast: its 1st and 99th percentile lie apart. Without labels, the whole image is looked at."""
 
     name = "constant"
     #: HU, and arbitrary units of MR, between the percentiles. Fat and muscle alone are 100 HU apart.
@@ -51,7 +51,7 @@ class ConstantCheck:
     def run(self, candidate: Candidate) -> CheckResult:
         limits = thresholds(candidate.case, self.name, self.thresholds)
         step = (slice(None, None, _STRIDE),) * 3
-        inside = candidate.label_map.voxels[step] != 0
+        inside = _body(candidate, step)
         scores, reasons = {}, []
         for sequence, image in candidate.images.items():
             values = image[step][inside]
@@ -83,6 +83,8 @@ class ClippedCheck:
     def run(self, candidate: Candidate) -> CheckResult:
         limits = thresholds(candidate.case, self.name, self.thresholds)
         labelled = sum(entry.voxels for entry in candidate.census.entries.values())
+        if candidate.case.unlabelled_region is not None:
+            labelled = candidate.census.total_voxels
         scores, reasons = {}, []
         for sequence, image in candidate.images.items():
             ends = {"high": image.max(), "low": image.min()} if is_ct(sequence) else {"high": image.max()}
@@ -97,3 +99,9 @@ class ClippedCheck:
                         f"{sequence} is cut off at {value:g}: {share:.1%} of the body; allowed: {limits[f'{end}_share']:.1%}"
                     )
         return CheckResult(self.name, scores, tuple(reasons))
+
+
+def _body(candidate: Candidate, region: tuple[slice, slice, slice]) -> np.ndarray:
+    """bool mask of ``region``: what is labelled, or everything when the body has no labels."""
+    voxels = candidate.label_map.voxels[region]
+    return np.ones(voxels.shape, bool) if candidate.case.unlabelled_region is not None else voxels != 0

@@ -12,7 +12,10 @@ from ctmr_core.quality.settings import Thresholds, thresholds
 
 
 class LabelsCheck:
-    """Enough of the volume is labelled, every id belongs to the vocabulary, and the centre asked for is in view."""
+    """Enough of the volume is labelled, every id belongs to the vocabulary, and the centre asked for is in view.
+
+    The map of an unlabelled body must be all background.
+    """
 
     name = "labels"
     gate = True
@@ -26,6 +29,8 @@ class LabelsCheck:
     def run(self, candidate: Candidate) -> CheckResult:
         limits = thresholds(candidate.case, self.name, self.thresholds)
         census, vocabulary, center = candidate.census, candidate.label_map.vocabulary, candidate.case.center
+        if candidate.case.unlabelled_region is not None:
+            return _without_labels(self.name, len(census.labels))
         share = sum(entry.voxels for entry in census.entries.values()) / max(census.total_voxels, 1)
         reasons = []
         if share < limits["body_share"]:
@@ -41,3 +46,8 @@ class LabelsCheck:
             except AnatomyError:
                 reasons.append(f"the field of view does not show what it is centred on: {center}")
         return CheckResult(self.name, {"body_share": share, "structures": float(len(census.labels))}, tuple(reasons))
+
+
+def _without_labels(name: str, structures: int) -> CheckResult:
+    reasons = (f"{structures} structures in the map of an unlabelled body; allowed: none",) if structures else ()
+    return CheckResult(name, {"structures": float(structures)}, reasons)

@@ -60,6 +60,13 @@ class TissueEngine:
                 found=unknown[0],
                 allowed=sorted(self.sequences),
             )
+        if case.unlabelled_region is not None:
+            raise EngineError(
+                "the tissue engine renders label maps; an unlabelled body has none",
+                where=f"case {case.case_id}, field body",
+                found=case.body,
+                allowed="parametric:<kind>, template:<template id>",
+            )
         vocabulary = _BODY_VOCABULARY.get(case.body)
         if vocabulary:
             _refuse_unsupported(case, vocabulary)
