@@ -2,5 +2,6 @@
 
 from ctmr_core.report.montage import write_montage
 from ctmr_core.report.page import write_report
+from ctmr_core.report.sample import sample_of
 
-__all__ = ["write_montage", "write_report"]
+__all__ = ["sample_of", "write_montage", "write_report"]

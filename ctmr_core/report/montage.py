@@ -22,7 +22,7 @@ def planes_of(volume: Volume, sequence: str, height: int, *, with_labels: bool) 
     """Axial, coronal and sagittal pictures through the middle of what is labelled (lesions first)."""
     image, labels = np.asarray(volume.images[sequence]), np.asarray(volume.labels)
     vocabulary = volume.vocabulary
-    window = window_of(sequence, image)
+    window = window_of(sequence, image, vocabulary.name)
     pictures = []
     for plane, index in zip(PLANES, _point_of_interest(labels, vocabulary), strict=True):
         pixels = window.apply(cut(image, plane, index))

@@ -18,6 +18,7 @@ from ctmr_core import __version__
 from ctmr_core.anatomy.vocabulary import load_vocabulary
 from ctmr_core.report.figures import bars, histogram
 from ctmr_core.report.montage import planes_of, row_of
+from ctmr_core.report.sample import spread
 from ctmr_core.store import Dataset
 from ctmr_core.store.commits import read_failures
 from ctmr_core.store.resume import status
@@ -46,7 +47,7 @@ def write_report(dataset: Dataset, path: Path, *, sample: int = 12) -> Path:
             rarest=_rarest(accepted),
             timings=_timings(accepted),
             checks=_scores(rows),
-            cases=[_case(dataset, case_id) for case_id in _spread(accepted, sample)],
+            cases=[_case(dataset, case_id) for case_id in spread(accepted, sample)],
             provenance=_provenance(accepted),
         )
     )
@@ -176,17 +177,6 @@ def _scores(rows: pd.DataFrame) -> list[dict[str, Any]]:
         }
         for name in sorted(table.columns)[:LISTED_SCORES]
     ]
-
-
-def _spread(accepted: pd.DataFrame, sample: int) -> list[str]:
-    """Up to ``sample`` case ids, taking turns between kinds of case (body and sequences), lesions first."""
-    if not len(accepted) or sample < 1:
-        return []
-    kinds = accepted["body"] + " " + accepted["sequences"].map(",".join)
-    bare = accepted["lesions"].map(len) == 0
-    order = accepted.assign(kind=kinds, bare=bare).sort_values(["bare", "case_id"])
-    turn = order.groupby("kind").cumcount()
-    return list(order.assign(turn=turn).sort_values(["turn", "kind", "case_id"])["case_id"][:sample])
 
 
 def _case(dataset: Dataset, case_id: str) -> dict[str, Any]:

@@ -46,9 +46,11 @@ class Window:
         return np.clip(scaled, 0, 255).astype(np.uint8)
 
 
-def window_of(sequence: str, image: np.ndarray) -> Window:
-    """The window a reader would choose first for this sequence."""
-    return Window.of_ct() if is_ct(sequence) else Window.of_mr(image)
+def window_of(sequence: str, image: np.ndarray, vocabulary: str = "maisi") -> Window:
+    """The window a reader would choose first for this sequence; for CT of a head that of the brain."""
+    if is_ct(sequence):
+        return Window.of_ct("brain" if vocabulary == "brain" else "abdomen")
+    return Window.of_mr(image)
 
 
 def cut(volume: Any, plane: str, index: int) -> np.ndarray:

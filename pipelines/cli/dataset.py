@@ -75,13 +75,11 @@ def report(
 
     Example: `ctmr report runs/demo --sample 8`
     """
-    from ctmr_core.report import write_montage, write_report
+    from ctmr_core.report import sample_of, write_montage, write_report
     from ctmr_core.store import Dataset
 
     opened = Dataset.open(dataset)
     path = write_report(opened, out or Path(dataset) / "report.html", sample=sample)
     console.print(str(path), soft_wrap=True, highlight=False)
     if montage:
-        accepted = list(opened)
-        chosen = accepted[:: max(1, len(accepted) // max(sample, 1))][:sample]
-        console.print(str(write_montage(opened, chosen, montage)), soft_wrap=True, highlight=False)
+        console.print(str(write_montage(opened, sample_of(opened, sample), montage)), soft_wrap=True, highlight=False)

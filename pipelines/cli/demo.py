@@ -17,6 +17,7 @@ from pipelines.cli.generate import print_summary, run
 from pipelines.flows.options import GenerateOptions
 
 RECIPE = "demo.yaml"
+SHOWN = 6  # rows of the montage
 INSTALLED = "share/ctmr-factory/manifests"
 
 
@@ -45,7 +46,7 @@ def demo(
 
     Example: `ctmr demo --cases 4 --out runs/demo`
     """
-    from ctmr_core.report import write_montage, write_report
+    from ctmr_core.report import sample_of, write_montage, write_report
     from ctmr_core.store import Dataset
 
     recipe = load_recipe(shipped_recipe(RECIPE))
@@ -60,8 +61,8 @@ def demo(
     summary = run(GenerateOptions(manifest=str(manifest_path), dataset=str(out), workers=workers), quiet=as_json)
     dataset = Dataset.open(out)
     report_path = write_report(dataset, out / "report.html")
-    accepted = list(dataset)
-    montage_path = write_montage(dataset, accepted[:: max(1, len(accepted) // 4)][:4], out / "montage.png") if accepted else None
+    shown = sample_of(dataset, SHOWN)
+    montage_path = write_montage(dataset, shown, out / "montage.png") if shown else None
     if as_json:
         print_json(summary.model_dump() | {"report": str(report_path), "montage": str(montage_path)})
     else:
