@@ -1,0 +1,1 @@
+"""Reference network configurations; ``README.md`` here says where they come from."""

@@ -1,0 +1,119 @@
+"""SHA-256 of weight files, computed once and remembered for as long as size and time of the file stay the same.
+
+Gigabytes are hashed when they are fetched, when someone asks for it, or when a file was put in place by hand; planning and
+generating read the small ``digests.json`` beside them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ctmr_core.errors import EngineError, IntegrityError
+
+LOG = logging.getLogger(__name__)
+DIGESTS = "digests.json"
+
+
+class FileDigest(BaseModel):
+    """What is known of one file below the models folder.
+
+    size, mtime_ns: of the file when it was hashed; another size or time means that it must be hashed again.
+    trusted: ``published`` (equals the digest NVIDIA's hub shows), ``first pull`` (recorded when it was fetched first) or
+    ``local`` (put in place by hand). revision: the commit of the hub it was fetched from, "" where unknown.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    sha256: str
+    size: int
+    mtime_ns: int
+    trusted: str = "local"
+    revision: str = ""
+
+
+class Digests:
+    """The digests of the files below ``root``. A folder that can't be written is hashed anew by every process."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._known = _read(root / DIGESTS)
+
+    def recorded(self, path: str) -> FileDigest | None:
+        """What is on record for ``path`` (relative to the root), whether or not the file is still like that."""
+        return self._known.get(path)
+
+    def sha256(self, path: str) -> str:
+        """SHA-256 hex of the file: from the record if size and time agree, else hashed and recorded."""
+        return self.current(path).sha256
+
+    def current(self, path: str) -> FileDigest:
+        """The record of the file as it is now."""
+        status = (self.root / path).stat()
+        known = self._known.get(path)
+        if known is not None and (known.size, known.mtime_ns) == (status.st_size, status.st_mtime_ns):
+            return known
+        return self.record(path, hash_file(self.root / path), "local")
+
+    def record(self, path: str, sha256: str, trusted: str, revision: str = "") -> FileDigest:
+        """Remember the digest of a file, on disk where that is possible."""
+        status = (self.root / path).stat()
+        entry = FileDigest(sha256=sha256, size=status.st_size, mtime_ns=status.st_mtime_ns, trusted=trusted, revision=revision)
+        self._known = {**_read(self.root / DIGESTS), path: entry}
+        document = {name: self._known[name].model_dump() for name in sorted(self._known)}
+        try:
+            write_json(self.root / DIGESTS, document)
+        except OSError as error:
+            LOG.warning("%s cannot be written (%s); weights are hashed by every process", self.root / DIGESTS, error)
+        return entry
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 hex of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def combined_digest(parts: Mapping[str, str]) -> str:
+    """SHA-256 hex over names and digests, in the order of the names: the ``weights_digest`` of an engine."""
+    text = "\n".join(f"{name} {parts[name]}" for name in sorted(parts))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a small JSON file whole or not at all, also when several processes do."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(json.dumps(document, indent=2, sort_keys=True) + "\n")
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _read(path: Path) -> dict[str, FileDigest]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return {name: FileDigest.model_validate(entry) for name, entry in document.items()}
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise EngineError("the record of weight digests cannot be read", where=str(path), found=str(error)) from error
+    except (ValueError, AttributeError, ValidationError) as error:
+        raise IntegrityError(
+            "the record of weight digests is damaged",
+            where=str(path),
+            found=str(error).splitlines()[0],
+            fix="remove it and run `ctmr models verify`",
+        ) from error
