@@ -49,7 +49,7 @@ def test_nothing_can_be_asked_for_that_needs_labels(fields):
 
 
 def test_other_regions_are_refused():
-    with pytest.raises(ValidationError, match="unlabelled:<head|chest|abdomen|pelvis>"):
+    with pytest.raises(ValidationError, match="unlabelled:<head"):
         unlabelled(body="unlabelled:knee")
 
 
@@ -79,10 +79,15 @@ def test_labels_in_the_map_of_an_unlabelled_body_are_rejected():
 
 
 def recipe(**group):
-    fields = {"name": "g", "cases": 6, "bodies": {"unlabelled": "head"}, "sequences": ["mri_t1"], "spacing": [1, 1, 1]}
-    return parse_recipe(
-        {"name": "r", "splits": {"train": 0.5, "val": 0.5}, "groups": [{**fields, "size": [64, 64, 64], **group}]}
-    )
+    fields = {
+        "name": "g",
+        "cases": 6,
+        "bodies": {"unlabelled": "head"},
+        "sequences": ["mri_t1"],
+        "spacing": [1, 1, 1],
+        "size": [64, 64, 64],
+    }
+    return parse_recipe({"name": "r", "splits": {"train": 0.5, "val": 0.5}, "groups": [{**fields, **group}]})
 
 
 def test_a_recipe_plans_them_as_different_persons():
