@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +29,9 @@ from ctmr_core.engines.maisi.schedulers import make_sampler
 from ctmr_core.engines.maisi.tumors import remove_tumors
 from ctmr_core.errors import EngineError
 
+Decoder = Callable[[torch.Tensor], torch.Tensor]
+"""Latent [1,4,x,y,z], divided by the latent scale -> decoded volume [1,1,X,Y,Z]."""
+
 UNKNOWN_MODALITY = 0
 """Class of the unconditional half of guidance."""
 DEFAULT_REGIONS: tuple[Region, Region] = ("chest", "abdomen")
@@ -49,6 +52,7 @@ def sample_image(
     decode_window: Sequence[int] = (80, 80, 80),
     decode_overlap: float = 0.4,
     compat: bool = True,
+    decoder: Decoder | None = None,
 ) -> np.ndarray:
     """An image of nobody in particular: int16 [x, y, z], HU for modality codes up to 7, else arbitrary units from 0.
 
@@ -56,7 +60,7 @@ def sample_image(
     steps: default of the variant (30, or 1000 for DDPM). guidance: classifier-free guidance scale against the unknown
     modality, 0 for none. seed: integer or generator. top_region, bottom_region: of ddpm-ct, name or one-hot
     (default: chest to abdomen). decode_window: latent voxels. compat: reproduce the reference including its defects
-    (``behaviour.Behaviour``). Raises ``EngineError`` for impossible requests; ``variants.check_limits`` has those of quality.
+    (``behaviour.Behaviour``). decoder: decodes in place of the window given. Raises ``EngineError`` for impossible requests; ``variants.check_limits`` has those of quality.
     """
     switches = behaviour(compat)
     voxels = check_size(size, models.size_multiple)
@@ -74,14 +78,8 @@ def sample_image(
     noise = Noise(seed, models.device, switches)
     latent = _latent(models, voxels, noise, switches, from_mask=False)
     latent = _denoised(models, predict, latent, steps, noise, switches)
-    decoded = decode(
-        models.autoencoder,
-        latent.div_(models.scale_factor),
-        decode_window,
-        decode_overlap,
-        models.autocast(),
-        splits=conv_splits(models.config["autoencoder_def"], models.device),
-    )
+    decoder = decoder or _window_decoder(models, decode_window, decode_overlap, stitch_on_cpu=False)
+    decoded = decoder(latent.div_(models.scale_factor))
     return image_only_values(decoded, code, switches)
 
 
@@ -100,6 +98,7 @@ def sample_image_from_mask(
     decode_window: Sequence[int] = (48, 48, 48),
     decode_overlap: float = 0.6666,
     compat: bool = True,
+    decoder: Decoder | None = None,
 ) -> np.ndarray:
     """An image of a label map (MAISI labels 0-255, [x, y, z], each axis a multiple of 32): float32 [x, y, z].
 
@@ -121,16 +120,17 @@ def sample_image_from_mask(
     noise = Noise(seed, models.device, switches)
     latent = _latent(models, labels.shape, noise, switches, from_mask=True)
     latent = _denoised(models, predict, latent, steps, noise, switches)
-    decoded = decode(
-        models.autoencoder,
-        latent.div_(models.scale_factor),
-        decode_window,
-        decode_overlap,
-        models.autocast(),
-        splits=conv_splits(models.config["autoencoder_def"], models.device),
-        stitch_on_cpu=True,
-    )
+    decoder = decoder or _window_decoder(models, decode_window, decode_overlap, stitch_on_cpu=True)
+    decoded = decoder(latent.div_(models.scale_factor))
     return paired_values(decoded, labels, code)
+
+
+def _window_decoder(models: MaisiModels, window: Sequence[int], overlap: float, *, stitch_on_cpu: bool) -> Decoder:
+    def decoder(latent: torch.Tensor) -> torch.Tensor:
+        splits = conv_splits(models.config["autoencoder_def"], models.device)
+        return decode(models.autoencoder, latent, window, overlap, models.autocast(), splits=splits, stitch_on_cpu=stitch_on_cpu)
+
+    return decoder
 
 
 def _checked_mask(mask: np.ndarray, multiple: int) -> np.ndarray:
@@ -160,9 +160,7 @@ def _predictor(
     return guided_predictor(models, conditional, unconditional, guidance, paired=switches.paired_guidance)
 
 
-def _latent(
-    models: MaisiModels, size: tuple[int, ...], noise: Noise, switches: Behaviour, *, from_mask: bool
-) -> torch.Tensor:
+def _latent(models: MaisiModels, size: tuple[int, ...], noise: Noise, switches: Behaviour, *, from_mask: bool) -> torch.Tensor:
     """Initial noise. From masks, the reference draws on the CPU and rounds to float16 (and stays there on a GPU)."""
     shape = (1, models.latent_channels, *(n // models.latent_stride for n in size))
     latent = noise.initial(shape, on_device=not from_mask)
