@@ -27,8 +27,8 @@ class FileDigest(BaseModel):
     """What is known of one file below the models folder.
 
     size, mtime_ns: of the file when it was hashed; another size or time means that it must be hashed again.
-    trusted: ``published`` (equals the digest NVIDIA's hub shows), ``first pull`` (recorded when it was fetched first) or
-    ``local`` (put in place by hand). revision: the commit of the hub it was fetched from, "" where unknown.
+    pulled: SHA-256 hex of the file that was fetched to this place, "" for one that was put there by hand.
+    revision: the commit of the hub it was fetched from, "" where unknown.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -36,7 +36,7 @@ class FileDigest(BaseModel):
     sha256: str
     size: int
     mtime_ns: int
-    trusted: str = "local"
+    pulled: str = ""
     revision: str = ""
 
 
@@ -51,23 +51,30 @@ class Digests:
         """What is on record for ``path`` (relative to the root), whether or not the file is still like that."""
         return self._known.get(path)
 
-    def sha256(self, path: str) -> str:
-        """SHA-256 hex of the file: from the record if size and time agree, else hashed and recorded."""
-        return self.current(path).sha256
-
-    def current(self, path: str) -> FileDigest:
-        """The record of the file as it is now."""
-        status = (self.root / path).stat()
+    def current(self, path: str) -> FileDigest | None:
+        """The record of the file if its size and time are still the recorded ones."""
         known = self._known.get(path)
-        if known is not None and (known.size, known.mtime_ns) == (status.st_size, status.st_mtime_ns):
-            return known
-        return self.record(path, hash_file(self.root / path), "local")
-
-    def record(self, path: str, sha256: str, trusted: str, revision: str = "") -> FileDigest:
-        """Remember the digest of a file, on disk where that is possible."""
         status = (self.root / path).stat()
-        entry = FileDigest(sha256=sha256, size=status.st_size, mtime_ns=status.st_mtime_ns, trusted=trusted, revision=revision)
-        self._known = {**_read(self.root / DIGESTS), path: entry}
+        return known if known and (known.size, known.mtime_ns) == (status.st_size, status.st_mtime_ns) else None
+
+    def hashed(self, path: str, *, fresh: bool = False) -> FileDigest:
+        """The record of the file as it is now, hashed where that is needed (fresh: in any case)."""
+        known = None if fresh else self.current(path)
+        return known or self.record(path, hash_file(self.root / path))
+
+    def record(self, path: str, sha256: str, *, pulled: bool = False, revision: str = "") -> FileDigest:
+        """Remember the digest of a file, on disk where that is possible. pulled: it was fetched just now."""
+        status = (self.root / path).stat()
+        self._known = _read(self.root / DIGESTS) or self._known
+        before = self._known.get(path)
+        entry = FileDigest(
+            sha256=sha256,
+            size=status.st_size,
+            mtime_ns=status.st_mtime_ns,
+            pulled=sha256 if pulled else before.pulled if before else "",
+            revision=revision or (before.revision if before else ""),
+        )
+        self._known = {**self._known, path: entry}
         document = {name: self._known[name].model_dump() for name in sorted(self._known)}
         try:
             write_json(self.root / DIGESTS, document)

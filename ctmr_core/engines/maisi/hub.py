@@ -11,23 +11,24 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from ctmr_core.engines.maisi.digests import Digests, hash_file, write_json
+from ctmr_core.engines.maisi.digests import Digests, FileDigest, hash_file, write_json
 from ctmr_core.engines.maisi.released import REPOSITORIES, Licence, Part, ReleasedFile, licences_of, released_files
 from ctmr_core.errors import EngineError, IntegrityError
 
 MODELS_VARIABLE = "CTMR_MODELS"
 LICENCES = "licences.json"
 
-#: verified: equals the published digest. recorded: equals what the first pull found (no digest is published).
-#: unverified: there, and nothing to compare with. not hashed: there, not looked into yet. changed: not the file on record.
-Status = Literal["verified", "recorded", "unverified", "not hashed", "changed", "missing"]
+#: verified: the published file. recorded: the file of the first pull (no digest is published). unverified: put there by
+#: hand, and nothing to compare with. different: put there by hand, and not the published file. changed: not the file that
+#: was pulled any more. not hashed: there, not looked into yet.
+Status = Literal["verified", "recorded", "unverified", "different", "changed", "not hashed", "missing"]
 
 
 @dataclass(frozen=True)
@@ -149,42 +150,33 @@ def _state(file: ReleasedFile, digests: Digests, *, fresh: bool) -> FileState:
     path = digests.root / name
     if not path.is_file():
         return FileState(file, path, "missing")
-    status = path.stat()
-    recorded = digests.recorded(name)
-    unchanged = recorded is not None and (recorded.size, recorded.mtime_ns) == (status.st_size, status.st_mtime_ns)
-    state = FileState(file, path, "not hashed", status.st_size)
-    if not fresh and not unchanged:
-        return state
-    sha256 = hash_file(path) if fresh else (recorded.sha256 if recorded else "")
-    state = replace(state, sha256=sha256)
-    if file.sha256 is not None and sha256 == file.sha256:
-        if recorded is None or not unchanged or recorded.trusted != "published":
-            digests.record(name, sha256, "published", recorded.revision if recorded else "")
-        return replace(state, status="verified")
-    if recorded is not None and recorded.trusted in ("published", "first pull"):
-        if sha256 != recorded.sha256:
-            return replace(state, status="changed")
-        if not unchanged:
-            digests.record(name, sha256, recorded.trusted, recorded.revision)
-        return replace(state, status="recorded")
-    if recorded is None or not unchanged:
-        digests.record(name, sha256, "local")
-    return replace(state, status="unverified")
+    entry = digests.hashed(name, fresh=True) if fresh else digests.current(name)
+    if entry is None:
+        return FileState(file, path, "not hashed", path.stat().st_size)
+    return FileState(file, path, _status(file, entry), entry.size, entry.sha256)
+
+
+def _status(file: ReleasedFile, entry: FileDigest) -> Status:
+    if entry.sha256 == file.sha256:
+        return "verified"
+    if entry.pulled:
+        return "recorded" if entry.sha256 == entry.pulled else "changed"
+    return "different" if file.sha256 else "unverified"
 
 
 def _fetch(file: ReleasedFile, digests: Digests, before: FileState, mirror: Path | None, endpoint: str | None) -> FileState:
     """Put the file in place and its digest on record."""
     root = digests.root
     recorded = digests.recorded(file.path)
-    expected = file.sha256 or (recorded.sha256 if recorded and recorded.trusted == "first pull" else None)
-    if before.status != "missing" and expected is not None and hash_file(before.path) == expected:
+    expected = file.sha256 or (recorded.pulled if recorded else "")
+    if before.status != "missing" and expected and hash_file(before.path) == expected:
         path, revision = before.path, recorded.revision if recorded else ""
     elif mirror is not None:
         path, revision = _from_mirror(file, root, mirror), ""
     else:
         path, revision = _from_hub(file, root, endpoint)
     sha256 = hash_file(path)
-    if expected is not None and sha256 != expected:
+    if expected and sha256 != expected:
         path.unlink()
         raise IntegrityError(
             "the file is not the published one" if file.sha256 else "the file is not the one that was pulled first",
@@ -193,7 +185,7 @@ def _fetch(file: ReleasedFile, digests: Digests, before: FileState, mirror: Path
             allowed=expected,
             fix="pull again; if it stays so, the mirror or the repository has changed",
         )
-    digests.record(file.path, sha256, "published" if file.sha256 else "first pull", revision)
+    digests.record(path.relative_to(root).as_posix(), sha256, pulled=True, revision=revision)
     return FileState(file, path, "verified" if file.sha256 else "recorded", path.stat().st_size, sha256)
 
 

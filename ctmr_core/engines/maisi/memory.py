@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
@@ -25,6 +25,7 @@ Precision = Literal["float32", "float16", "bfloat16"]
 
 LATENT_FACTOR = 4  # image voxels per latent voxel and axis: two halvings in the encoder
 SPLITS = (4, 8, 16)
+CPU_SPLITS = (1,)  # slabs save nothing there
 #: Window (latent voxels) and overlap of the settings NVIDIA publishes for devices of 16 to 80 GB (``config_infer_*.json`` of
 #: NV-Generate-CTMR), largest first; the last one is smaller than any of theirs, for what is left on a small device.
 WINDOWS: tuple[tuple[Size, float], ...] = (
@@ -91,7 +92,7 @@ def needed_bytes(size: Size, decoding: Decoding, channels: int, device: torch.de
     return int(feature_maps) + _BYTES_PER_OUTPUT_VOXEL * math.prod(size) + reserve
 
 
-def ladder(size: Size, precision: Precision) -> tuple[Decoding, ...]:
+def ladder(size: Size, precision: Precision, splits: Sequence[int] = SPLITS) -> tuple[Decoding, ...]:
     """Every way to decode an image of ``size`` voxels, from the most to the least memory; each window with more and more splits.
 
     Windows are cut to the latent, so a small volume begins with a single pass. Splits divide the second axis at every level
@@ -101,8 +102,8 @@ def ladder(size: Size, precision: Precision) -> tuple[Decoding, ...]:
     rungs: dict[tuple[Size, int], Decoding] = {}
     cut = [(_cut(window, latent), overlap) for window, overlap in WINDOWS]
     for window, overlap in sorted(cut, key=lambda entry: -math.prod(entry[0])):
-        for splits in SPLITS:
-            fitting = _fitting_splits(window[1], splits)
+        for count in splits:
+            fitting = _fitting_splits(window[1], count)
             rungs.setdefault((window, fitting), Decoding(window, overlap, fitting, precision))
     return tuple(rungs.values())
 

@@ -1,0 +1,310 @@
+"""The MAISI engines: NVIDIA's generators as engines of the factory, one class per released variant.
+
+``rflow-ct`` and ``ddpm-ct`` render CT of the label maps of bodies (ControlNet). Without labels (bodies ``unlabelled:<region>``)
+every variant draws an anatomy of its own; ``rflow-mr`` and ``rflow-mr-brain`` can do only that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from ctmr_core.anatomy.label_map import LabelMap
+from ctmr_core.anatomy.sequences import MODALITY_CODES
+from ctmr_core.cases.case import Case
+from ctmr_core.cases.seeds import case_rng
+from ctmr_core.engines.base import Images
+from ctmr_core.engines.maisi.decode import decode
+from ctmr_core.engines.maisi.hub import file_states, missing_weights, models_root
+from ctmr_core.engines.maisi.identity import own_network_config, weights_digest
+from ctmr_core.engines.maisi.memory import (
+    CPU_SPLITS,
+    SPLITS,
+    Decoding,
+    decode_within_memory,
+    default_precision,
+    first_rung,
+    free_bytes,
+    ladder,
+)
+from ctmr_core.engines.maisi.models import MaisiModels
+from ctmr_core.engines.maisi.parameters import MaisiParameters, read_parameters
+from ctmr_core.engines.maisi.released import released_files
+from ctmr_core.engines.maisi.requests import refuse_request
+from ctmr_core.engines.maisi.sampling import sample_image, sample_image_from_mask
+from ctmr_core.engines.maisi.variants import variant
+from ctmr_core.errors import EngineError
+
+_NOISE = "maisi/noise"  # one stream for all sequences of a case, so that they differ in nothing but the modality
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where the networks of a case come from: folder, configuration (None: the released one) and precision."""
+
+    root: Path
+    network_config: Path | None
+    precision: str
+
+
+class MaisiEngine:
+    """One released variant; networks are read when the first case is rendered and kept until ``close``.
+
+    device: ``cpu``, ``cuda``, ``cuda:<n>``. threads: CPU threads for this process; None leaves torch's own choice.
+    models: folder of the weights (default: ``CTMR_MODELS``, else ``~/.cache/ctmr/models``). network_config: JSON file for
+    networks of another size (default: ``network_<variant>.json`` in that folder, else the released configuration).
+
+    Noise is drawn on the CPU from (case.key, attempt), so a case is the same on one kind of device whoever renders it; kinds
+    of devices differ in the last bits of their arithmetic.
+    """
+
+    name: ClassVar[str]
+    version = "1"  # raised whenever the bytes of any image change
+    vocabularies = frozenset(("maisi", "brain"))
+
+    def __init__(
+        self,
+        device: str = "cpu",
+        threads: int | None = None,
+        models: str | Path | None = None,
+        network_config: str | Path | None = None,
+    ) -> None:
+        try:
+            self.device = torch.device(device)
+        except RuntimeError as error:
+            raise EngineError("unknown device", found=device, allowed="cpu, cuda, cuda:<n>") from error
+        if threads is not None:
+            if threads < 1:
+                raise EngineError("threads must be at least 1", found=threads)
+            torch.set_num_threads(threads)
+        self.root = models_root(models)
+        self._network_config = Path(network_config) if network_config else None
+        self._loaded: tuple[_Source, MaisiModels] | None = None
+
+    @property
+    def sequences(self) -> frozenset[str]:
+        """The sequences the variant was trained on; ddpm-ct has no modality input and makes plain ``ct``."""
+        if self.name == "ddpm-ct":
+            return frozenset(("ct",))
+        trained = variant(self.name).modalities
+        return frozenset(name for name, code in MODALITY_CODES.items() if code in trained and code != 0)
+
+    @property
+    def licences(self) -> tuple[str, ...]:
+        """Licences of the weights, kept with every volume in the catalog."""
+        return tuple(dict.fromkeys(file.licence.name for file in released_files(self.name)))
+
+    @property
+    def weights_digest(self) -> str:
+        """SHA-256 hex over the digests of the weights and the network configuration; "" while weights are missing."""
+        return weights_digest(self.name, self.root, self._config_of(self.root))
+
+    def validate(self, case: Case) -> None:
+        """Refuse (``EngineError``) what the variant can't make, and cases whose weights are not there."""
+        try:
+            parameters = read_parameters(case.engine_parameters)
+            source = self._source(parameters)
+            models = self._models(source, keep=False)
+            refuse_request(case, self.name, self.sequences, models, parameters)
+            self._refuse_weights(source, parameters)
+        except EngineError as error:
+            raise error.located(f"case {case.case_id}") from error
+
+    def render(self, case: Case, label_map: LabelMap, attempt: int) -> Images:
+        """All sequences of ``case``: int16 [x, y, z] on the grid of ``label_map``; CT in HU, MR in arbitrary units >= 0.
+
+        CT of a label map is -1000 HU wherever the map is background. ``parameters`` of the images say how they were made,
+        with the rungs of the memory ladder that did not fit.
+        """
+        parameters = read_parameters(case.engine_parameters)
+        source = self._source(parameters)
+        models = self._models(source, keep=True)
+        refuse_request(case, self.name, self.sequences, models, parameters)
+        self._refuse_weights(source, parameters)
+        if case.unlabelled_region is None and label_map.vocabulary.name != "maisi":
+            raise EngineError(
+                f"{self.name} reads label maps of bodies only",
+                where=f"case {case.case_id}, field body",
+                found=f"{case.body} ({label_map.vocabulary.name} vocabulary)",
+                allowed="bodies with the maisi vocabulary",
+            )
+        images = Images()
+        for sequence in case.sequences:
+            images[sequence], images.parameters[sequence] = self._render(case, label_map, attempt, sequence, models, parameters)
+        digest = weights_digest(self.name, source.root, source.network_config)
+        for record in images.parameters.values():
+            record["weights"] = digest
+        return images
+
+    def close(self) -> None:
+        """Release the networks and their memory."""
+        if self._loaded is not None:
+            self._loaded[1].close()
+            self._loaded = None
+
+    def _render(
+        self,
+        case: Case,
+        label_map: LabelMap,
+        attempt: int,
+        sequence: str,
+        models: MaisiModels,
+        parameters: MaisiParameters,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        labelled = case.unlabelled_region is None
+        guidance = _guidance(parameters, self.name, labelled)
+        steps = parameters.steps or models.variant.steps
+        decoder = _Decoder(models, case.size, parameters, stitch_on_cpu=labelled)
+        request: dict[str, Any] = {
+            "spacing": case.spacing,
+            "modality": MODALITY_CODES[sequence],
+            "steps": steps,
+            "guidance": guidance,
+            "seed": case_rng(case.key, attempt, _NOISE),
+            "compat": parameters.compat,
+            "decoder": decoder,
+        }
+        regions = parameters.regions or ((case.unlabelled_region,) * 2 if not labelled else None)
+        if regions and models.has_region_input:
+            request.update(top_region=regions[0], bottom_region=regions[1])
+        if labelled:
+            image = np.rint(sample_image_from_mask(models, label_map.voxels, **request)).astype(np.int16)
+        else:
+            image = sample_image(models, size=case.size, **request)
+        record = {
+            "variant": self.name,
+            "mode": parameters.mode,
+            "modality": MODALITY_CODES[sequence],
+            "labels": "conditioned on" if labelled else "none",
+            "steps": steps,
+            "guidance": guidance,
+            "device": self.device.type,
+            **decoder.record(),
+        }
+        if "top_region" in request:
+            record["regions"] = list(regions or ())
+        return image, record
+
+    def _source(self, parameters: MaisiParameters) -> _Source:
+        root = models_root(parameters.models) if parameters.models else self.root
+        config = Path(parameters.network_config) if parameters.network_config else self._config_of(root)
+        wanted = parameters.precision
+        return _Source(root, config, default_precision(self.device) if wanted == "auto" else wanted)
+
+    def _config_of(self, root: Path) -> Path | None:
+        return self._network_config or own_network_config(self.name, root)
+
+    def _models(self, source: _Source, *, keep: bool) -> MaisiModels:
+        """Networks of ``source``, not read yet. keep: for rendering; others are released first."""
+        if self._loaded is not None and self._loaded[0] == source:
+            return self._loaded[1]
+        models = MaisiModels.load(
+            self.name,
+            root=source.root,
+            network_config=source.network_config,
+            device=self.device,
+            dtype=source.precision,
+        )
+        if keep:
+            self.close()
+            self._loaded = (source, models)
+        return models
+
+    def _refuse_weights(self, source: _Source, parameters: MaisiParameters) -> None:
+        digest = weights_digest(self.name, source.root, source.network_config)
+        missing = missing_weights(self.name, source.root, file_states(self.name, source.root))
+        if missing is not None:
+            raise missing
+        if parameters.weights is None:
+            return
+        if not digest.startswith(parameters.weights):
+            raise EngineError(
+                "the weights in place are not the ones the case names",
+                where="engine_parameters.weights",
+                found=parameters.weights,
+                allowed=f"{digest[:16]} for what is in {source.root}",
+                fix="put the weights that are meant there, or name these",
+            )
+
+
+class _Decoder:
+    """Decodes within the memory there is, and remembers how."""
+
+    def __init__(
+        self, models: MaisiModels, size: tuple[int, int, int], parameters: MaisiParameters, *, stitch_on_cpu: bool
+    ) -> None:
+        self._models = models
+        self._size = size
+        self._asked = parameters.decode
+        self._stitch_on_cpu = stitch_on_cpu
+        self.used: Decoding | None = None
+        self.fallen: list[Decoding] = []
+
+    def __call__(self, latent: torch.Tensor) -> torch.Tensor:
+        precision = str(self._models.dtype).removeprefix("torch.")
+        on_cpu = self._models.device.type == "cpu"
+        rungs = ladder(self._size, precision, CPU_SPLITS if on_cpu else SPLITS)  # type: ignore[arg-type]
+        if self._asked is not None:
+            window, overlap = self._asked.window, self._asked.overlap
+            splits = CPU_SPLITS if on_cpu else SPLITS
+            rungs = tuple(Decoding(window, overlap, count, rungs[0].precision) for count in splits)
+            start = 0
+        else:
+            device = self._models.device
+            channels = int(self._models.config["autoencoder_def"]["num_channels"][0])
+            start = first_rung(rungs, self._size, channels, device, free_bytes(device))
+        volume, self.used, self.fallen = decode_within_memory(rungs, start, partial(self._decode, latent))
+        return volume
+
+    def _decode(self, latent: torch.Tensor, decoding: Decoding) -> torch.Tensor:
+        return decode(
+            self._models.autoencoder,
+            latent,
+            decoding.window,
+            decoding.overlap,
+            self._models.autocast(),
+            splits=decoding.splits,
+            stitch_on_cpu=self._stitch_on_cpu,
+        )
+
+    def record(self) -> dict[str, Any]:
+        """What was used, and what had run out of memory before."""
+        return {
+            "decode": self.used.record() if self.used else None,
+            "out_of_memory": [decoding.record() for decoding in self.fallen],
+        }
+
+
+def _guidance(parameters: MaisiParameters, name: str, labelled: bool) -> float:
+    if parameters.guidance is not None:
+        return parameters.guidance
+    return 0.0 if labelled else variant(name).guidance
+
+
+class RflowCtEngine(MaisiEngine):
+    """CT by rectified flow (MAISI-v2), from label maps or without."""
+
+    name = "rflow-ct"
+
+
+class DdpmCtEngine(MaisiEngine):
+    """CT by a denoising diffusion model of 1000 steps (MAISI-v1), from label maps or without."""
+
+    name = "ddpm-ct"
+
+
+class RflowMrEngine(MaisiEngine):
+    """MR of any part of the body by rectified flow, without labels. Weights for non-commercial use."""
+
+    name = "rflow-mr"
+
+
+class RflowMrBrainEngine(MaisiEngine):
+    """MR of heads by rectified flow, without labels."""
+
+    name = "rflow-mr-brain"

@@ -1,0 +1,80 @@
+"""What a recipe can set on the MAISI engines (``engine_parameters`` of a case)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ctmr_core.errors import EngineError
+
+Region = Literal["head", "chest", "abdomen", "pelvis"]
+LatentVoxels = Annotated[int, Field(ge=4, le=512)]
+
+
+class DecodeParameters(BaseModel):
+    """The decoder's window (latent voxels [x, y, z]: a quarter of the image's) and the share by which windows overlap."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    window: tuple[LatentVoxels, LatentVoxels, LatentVoxels]
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.4
+
+
+class MaisiParameters(BaseModel):
+    """Settings of the MAISI engines.
+
+    mode: ``fixed`` (defects of the reference repaired) or ``compat`` (number for number like the reference).
+    steps: sampling steps; None: 30 for rectified flow, 1000 for DDPM. guidance: classifier-free guidance scale; None: the
+    one the variant was released with for images of nobody, 0 (off) for images of label maps.
+    precision: ``auto`` is half precision on CUDA and single elsewhere.
+    decode: window and overlap; None chooses by the memory that is free, so that machines of different memory can make
+    slightly different images: set it where the same bytes are wanted everywhere.
+    regions: (top, bottom) for ddpm-ct; None reads them off the label map.
+    limits: ``off`` lifts the limits of size, spacing and modality, for networks of your own.
+    models, network_config: folder of weights and configuration of the networks, for weights of your own; ``weights`` (the
+    beginning of their digest, 8 or more hex digits) must then say which ones are meant, because paths can't.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Literal["fixed", "compat"] = "fixed"
+    steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    guidance: Annotated[float, Field(ge=0, le=100)] | None = None
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    decode: DecodeParameters | None = None
+    regions: tuple[Region, Region] | None = None
+    limits: bool = True
+    models: str | None = None
+    network_config: str | None = None
+    weights: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")] | None = None
+
+    @model_validator(mode="after")
+    def _own_weights_are_named(self) -> MaisiParameters:
+        if (self.models or self.network_config) and self.weights is None:
+            raise ValueError(
+                "models and network_config need weights, the digest of the files that are meant "
+                "(`ctmr models list --root FOLDER` shows it)"
+            )
+        return self
+
+    @property
+    def compat(self) -> bool:
+        return self.mode == "compat"
+
+
+def read_parameters(settings: dict[str, Any]) -> MaisiParameters:
+    """``settings`` validated; ``EngineError`` that names the field, what was found and what is allowed."""
+    try:
+        return MaisiParameters.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        unknown = first["type"] == "extra_forbidden"
+        fields = DecodeParameters.model_fields if len(first["loc"]) > 1 else MaisiParameters.model_fields
+        message = first["msg"].removeprefix("Value error, ")
+        raise EngineError(
+            f"{message[0].lower()}{message[1:]}",
+            where=".".join(["engine_parameters", *map(str, first["loc"])]),
+            found=first["input"],
+            allowed=sorted(fields) if unknown else None,
+        ) from error
