@@ -292,7 +292,7 @@ def _print_rows(rows: Sequence[TemplateRow], as_json: bool) -> None:
         return
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("id", "vocabulary", "size", "spacing (mm)", "regions", "labels", "tumor"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "id")
     for row in rows:
         table.add_row(
             row.id,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from ctmr_core.cases.case import Case
 from pipelines.factory.cluster import ray_cluster
@@ -53,16 +53,15 @@ def generate_dataset(options: GenerateOptions) -> RunSummary:
     """Make every case of the manifest that the dataset does not have; resumable at any point."""
     if isinstance(options, dict):
         options = GenerateOptions.model_validate(options)
-    with stop_on_signals() as stopping:
-        begin = time.monotonic()
-        find_backlog = task(name="find-backlog", cache_policy=NO_CACHE, persist_result=False)(lambda: prepare(options))
-        with find_backlog() as backlog:
-            tally = Tally(backlog.planned, backlog.done)
-            crew = _crew(options, backlog)
-            if backlog.to_do:
-                _make(options, backlog, crew, tally, stopping)
-            task(name="seal-catalog", cache_policy=NO_CACHE, persist_result=False)(backlog.seal)()
-        return _summary(options, backlog, crew, tally, time.monotonic() - begin)
+    begin = time.monotonic()
+    find_backlog = task(name="find-backlog", cache_policy=NO_CACHE, persist_result=False)(lambda: prepare(options))
+    with find_backlog() as backlog:
+        tally = Tally(backlog.planned, backlog.done)
+        crew = _crew(options, backlog)
+        if backlog.to_do:
+            _make(options, backlog, crew, tally)
+        task(name="seal-catalog", cache_policy=NO_CACHE, persist_result=False)(backlog.seal)()
+    return _summary(options, backlog, crew, tally, time.monotonic() - begin)
 
 
 def _crew(options: GenerateOptions, backlog: Backlog) -> Crew:
@@ -76,7 +75,7 @@ def _crew(options: GenerateOptions, backlog: Backlog) -> Crew:
     return Crew(max(1, min(workers, backlog.to_do)), settings, options.gpus_per_worker, options.case_timeout)
 
 
-def _make(options: GenerateOptions, backlog: Backlog, crew: Crew, tally: Tally, stopping: Callable[[], bool]) -> None:
+def _make(options: GenerateOptions, backlog: Backlog, crew: Crew, tally: Tally) -> None:
     unit_size = options.unit_size or max(1, min(MAX_UNIT_SIZE, backlog.to_do // (crew.workers * UNITS_PER_ACTOR)))
     publish = _ProgressArtifact()
 
@@ -86,7 +85,9 @@ def _make(options: GenerateOptions, backlog: Backlog, crew: Crew, tally: Tally, 
         publish(progress)
 
     ledger = Ledger(backlog.decided, backlog.quarantine)
-    with ray_cluster(options.address, crew.workers * crew.settings.threads, crew.workers * crew.gpus_per_worker):
+    cpus, gpus = crew.workers * crew.settings.threads, crew.workers * crew.gpus_per_worker
+    # Ray puts its own SIGTERM handler in place when it starts, so ours come after it.
+    with ray_cluster(options.address, cpus, gpus), stop_on_signals() as stopping:
         tally.start_clock()
         driver = Driver(crew, ledger, tally, observe, stopping)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ctmr_core.store import Dataset, orphans
@@ -17,6 +19,7 @@ from tests.pipelines.conftest import Write, small_case
 
 CTMR = [sys.executable, "-c", "from pipelines.cli.main import main; main()"]
 PATIENCE = 400.0
+MARK = "CTMR_TEST_STARTED_THIS"
 
 
 def ctmr(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -31,6 +34,7 @@ def ctmr(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[
 def start(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*CTMR, *map(str, arguments)],
+        env=os.environ | {MARK: "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
@@ -45,6 +49,20 @@ def wait_for_a_commit(dataset: Path, process: subprocess.Popen[str]) -> None:
         assert process.poll() is None, process.stdout.read() if process.stdout else ""
         assert time.monotonic() < deadline, "no commit in time"
         time.sleep(0.1)
+
+
+def left_behind() -> list[str]:
+    """Processes that a started command left running, after half a minute to end."""
+    deadline = time.monotonic() + 30
+    while True:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if MARK in process.environ() and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(" ".join(process.cmdline())[:120])
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.5)
 
 
 def digest_of(dataset: Path) -> str:
@@ -121,6 +139,7 @@ def test_a_signal_ends_the_run_cleanly_and_leaves_it_resumable(
     assert process.returncode == 1
     assert "Run the same command again" in output
     assert "Traceback" not in output
+    assert not left_behind()
     counts = json.loads(ctmr("status", tmp_path / "out", "--json").stdout)
     assert 0 < counts["accepted"] < 40
     assert counts["accepted"] + counts["pending"] == 40

@@ -63,7 +63,7 @@ def test_a_bad_case_never_touches_its_neighbours(
 def test_a_hanging_case_is_ended_and_quarantined(drilled_cluster: Drill, write_manifest: Write, tmp_path: Path) -> None:
     drilled_cluster({"case-1": {"*": "hang"}})
     manifest = write_manifest([small_case(name) for name in NAMES[:3]])
-    summary = run_generate_dataset(options(manifest, tmp_path / "out", unit_size=1, case_timeout=20.0))
+    summary = run_generate_dataset(options(manifest, tmp_path / "out", unit_size=1, case_timeout=30.0))
     assert (summary.accepted, summary.quarantined) == (2, 1)
     assert "no result after" in summary.problems[0]["reason"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,22 @@ def test_skip_invalid_leaves_bad_rows_out_and_reports_them(write_manifest: Write
     summary = run_generate_dataset(options(manifest, tmp_path / "out", skip_invalid=True))
     assert (summary.planned, summary.accepted) == (1, 1)
     assert "bad" in summary.skipped_rows[0]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_manifest_written_by_hand_gives_the_dataset_of_a_planned_one(
+    suffix: str, write_manifest: Write, tmp_path: Path
+) -> None:
+    planned = write_manifest([small_case("by-hand", split="val")])
+    written = tmp_path / f"cases.{suffix}"
+    if suffix == "csv":
+        written.write_text(
+            "case_id,body,body_seed,split,sequences,size,spacing\nby-hand,parametric:head,5,val,mri_t1,48x56x48,4x4x4\n",
+            encoding="utf-8",
+        )
+    else:
+        row = {"case_id": "by-hand", "body": "parametric:head", "body_seed": 5, "split": "val", "sequences": ["mri_t1"]}
+        written.write_text(json.dumps(row | {"size": [48, 56, 48], "spacing": [4, 4, 4]}) + "\n", encoding="utf-8")
+    run_generate_dataset(options(planned, tmp_path / "planned", workers=1))
+    run_generate_dataset(options(written, tmp_path / "written", workers=1))
+    assert digest_of(tmp_path / "written") == digest_of(tmp_path / "planned")
