@@ -92,7 +92,7 @@ class LiveRun:
                 str(index),
                 status.case_id or "-",
                 Text(status.stage, "" if busy else "dim"),
-                str(status.attempt) if busy else "-",
+                str(status.attempt + 1) if busy else "-",
                 duration(status.seconds) if busy else "-",
             )
         parts: list[Text | Table] = [bar, counts(progress), actors]
