@@ -51,5 +51,4 @@ def _local_options(cpus: int, gpus: float) -> dict[str, object]:
         "num_gpus": int(-(-gpus // 1)) or None,
         "include_dashboard": False,
         "object_store_memory": OBJECT_STORE_BYTES,
-        "_node_ip_address": "127.0.0.1",
     }
