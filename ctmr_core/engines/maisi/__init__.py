@@ -15,7 +15,7 @@ _HOMES = {
     "sample_image_from_mask": "sampling",
     "sample_mask": "mask_sampling",
 }
-__all__ = ["MaisiModels", "sample_image", "sample_image_from_mask", "sample_mask"]  # noqa: F822
+__all__ = ["MaisiModels", "sample_image", "sample_image_from_mask", "sample_mask"]
 
 
 def __getattr__(name: str) -> Any:

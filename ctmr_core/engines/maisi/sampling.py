@@ -60,7 +60,8 @@ def sample_image(
     steps: default of the variant (30, or 1000 for DDPM). guidance: classifier-free guidance scale against the unknown
     modality, 0 for none. seed: integer or generator. top_region, bottom_region: of ddpm-ct, name or one-hot
     (default: chest to abdomen). decode_window: latent voxels. compat: reproduce the reference including its defects
-    (``behaviour.Behaviour``). decoder: decodes in place of the window given. Raises ``EngineError`` for impossible requests; ``variants.check_limits`` has those of quality.
+    (``behaviour.Behaviour``). decoder: decodes in place of the window given. Raises ``EngineError`` for impossible requests;
+    what the weights were made for is ``variants.check_limits``.
     """
     switches = behaviour(compat)
     voxels = check_size(size, models.size_multiple)
@@ -102,8 +103,8 @@ def sample_image_from_mask(
 ) -> np.ndarray:
     """An image of a label map (MAISI labels 0-255, [x, y, z], each axis a multiple of 32): float32 [x, y, z].
 
-    CT lies in -1000 to 1000 HU with -1000 wherever the mask is 0. spacing: mm. guidance: against the unknown modality and the mask
-    without tumours, 0 for none. Regions (ddpm-ct) are read off the mask unless given. The other arguments are those of
+    CT lies in -1000 to 1000 HU with -1000 wherever the mask is 0. spacing: mm. guidance: against the unknown modality and
+    the mask without tumours, 0 for none. Regions (ddpm-ct) are read off the mask unless given. The other arguments are those of
     ``sample_image``; the decoding window's defaults are those of the reference's sampler. Raises ``EngineError``.
     """
     switches = behaviour(compat)

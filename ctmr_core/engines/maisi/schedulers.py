@@ -84,8 +84,8 @@ class ExactFlow:
         self.step_sizes = [(start - end) / train for start, end in zip(self.timesteps, ends, strict=True)]
 
     def step(self, index: int, output: torch.Tensor, latent: torch.Tensor, generator: torch.Generator) -> torch.Tensor:  # noqa: ARG002
-        """Euler step along the predicted velocity; ``latent`` is changed in place."""
-        return latent.add_(output.to(latent.dtype), alpha=self.step_sizes[index])
+        """Euler step along the predicted velocity; ``latent`` is changed in place where it is on the output's device."""
+        return latent.to(output.device).add_(output.to(latent.dtype), alpha=self.step_sizes[index])
 
 
 class Ddpm:

@@ -1,7 +1,7 @@
 """The four released MAISI variants: files, networks, limits, defaults and recommended fields of view.
 
-Source: README, configs and docs/inference.md of NVIDIA NV-Generate-CTMR (https://github.com/NVIDIA-Medtech/NV-Generate-CTMR, Apache-2.0)
-unless an entry names another one.
+Source: README, configs and docs/inference.md of NVIDIA NV-Generate-CTMR
+(https://github.com/NVIDIA-Medtech/NV-Generate-CTMR, Apache-2.0).
 """
 
 from __future__ import annotations
@@ -160,9 +160,7 @@ VARIANTS = {
             CONTROLNET: "controlnet_3d_rflow-ct.pt",
             **_CT_MASK_FILES,
         },
-        repositories=dict.fromkeys(
-            (AUTOENCODER, DIFFUSION_UNET, CONTROLNET, MASK_AUTOENCODER, MASK_DIFFUSION), _CT_REPOSITORY
-        ),
+        repositories=dict.fromkeys((AUTOENCODER, DIFFUSION_UNET, CONTROLNET, MASK_AUTOENCODER, MASK_DIFFUSION), _CT_REPOSITORY),
         licence=_LICENCE_OPEN,
         modalities=CT_CODES,
         max_size=(512, 512, 768),
@@ -180,9 +178,7 @@ VARIANTS = {
             CONTROLNET: "controlnet_3d_ddpm-ct.pt",
             **_CT_MASK_FILES,
         },
-        repositories=dict.fromkeys(
-            (AUTOENCODER, DIFFUSION_UNET, CONTROLNET, MASK_AUTOENCODER, MASK_DIFFUSION), _CT_REPOSITORY
-        ),
+        repositories=dict.fromkeys((AUTOENCODER, DIFFUSION_UNET, CONTROLNET, MASK_AUTOENCODER, MASK_DIFFUSION), _CT_REPOSITORY),
         licence=_LICENCE_OPEN,
         modalities=CT_CODES,
         max_size=(512, 512, 768),

@@ -39,7 +39,7 @@ WRAPPERS: dict[str, str] = {
 MAY_BE_PLAIN = frozenset({AUTOENCODER, MASK_AUTOENCODER})
 CARRIES_SCALE = frozenset({DIFFUSION_UNET, MASK_DIFFUSION})
 UNUSED_PROJECTION = re.compile(r"(^|\.)attn\.out_proj\.(weight|bias)$")
-"""Entries of the released ddpm-ct files which their networks (``include_fc`` false) do not have (Project-MONAI/tutorials #2042)."""
+"""Entries of the released ddpm-ct files that their networks (``include_fc`` false) lack (Project-MONAI/tutorials #2042)."""
 NAMED_KEYS = 5
 
 # training records (loss, epoch) may have been saved as NumPy scalars

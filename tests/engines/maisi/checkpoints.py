@@ -101,9 +101,9 @@ def fill_entry(name: str, shape: Iterable[int], seed: int) -> torch.Tensor:
     if len(shape) == 1:
         values = 1 + np.float32(0.1) * values if name.endswith("weight") else np.float32(0.02) * values
     elif len(shape) > 1:
-        values = values / np.float32(np.sqrt(np.prod(shape[1:])))
+        values = values / np.sqrt(np.prod(shape[1:]))  # in float64, rounded once at the end
     if name.startswith("decoder.blocks.7.") and shape and shape[0] == 1:
-        values = values * np.float32(0.12) if len(shape) > 1 else np.full(shape, 0.45, np.float32)
+        values = values * 0.12 if len(shape) > 1 else np.full(shape, 0.45)
     return torch.from_numpy(np.asarray(values, np.float32))
 
 
