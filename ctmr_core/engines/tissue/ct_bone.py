@@ -90,32 +90,45 @@ def _faces(context: RenderContext, bone: torch.Tensor, owner: torch.Tensor) -> l
 
     Faces towards another bone look out, towards a lesion, the other half of the sacrum or out of the volume don't.
     """
-    nx, ny, nz = context.size
     names = context.label_map.vocabulary.by_name
-    joined = torch.arange(max(context.label_map.vocabulary.by_id) + 1, device=bone.device)
-    joined[names[_FIRST_SACRAL].id] = names[_SACRUM].id
-    lesion = names[_LESION].id
-    labels, own = context.labels.view(-1), joined[owner]
-    x, rest = bone // (ny * nz), bone % (ny * nz)
-    y, z = rest // nz, rest % nz
-    neighbours, faces = [], torch.zeros(len(bone), device=bone.device)
-    for place, n, stride in ((x, nx, ny * nz), (y, ny, nz), (z, nz, 1)):
-        for step, limit in ((-stride, 0), (stride, n - 1)):
-            neighbour = torch.where(place == limit, bone, bone + step)
-            label = labels[neighbour].to(torch.int64)
-            faces += (joined[label] != own) & (label != lesion)
-            neighbours.append(neighbour)
+    lesion, halves = names[_LESION].id, (names[_FIRST_SACRAL].id, names[_SACRUM].id)
+    labels = context.labels.view(-1)
+    own = owner.to(labels.dtype)
+    split = bool((own == halves[0]).any()) and bool((own == halves[1]).any())
+    if split:
+        own = own.masked_fill(own == halves[0], halves[1])
+    neighbours, faces = _neighbours(bone, context.size), torch.zeros(len(bone), device=bone.device)
+    for neighbour in neighbours:
+        label = labels.index_select(0, neighbour)
+        if split:
+            label.masked_fill_(label == halves[0], halves[1])
+        faces += (label != own).logical_and_(label != lesion)
     layers = [faces]
-    surface = torch.zeros(nx * ny * nz, dtype=torch.uint8, device=bone.device)
+    surface = torch.zeros(len(labels), dtype=torch.uint8, device=bone.device)
     taken = faces > 0
     for _ in range(1, _LAYERS):
         surface[bone[taken]] = 1
         faces = torch.zeros(len(bone), device=bone.device)
         for neighbour in neighbours:
-            faces += surface[neighbour]
+            faces += surface.index_select(0, neighbour)
         layers.append(faces.masked_fill_(taken, 0.0))
         taken = taken | (faces > 0)
     return layers
+
+
+def _neighbours(place: torch.Tensor, size: tuple[int, int, int]) -> list[torch.Tensor]:
+    """Flat indices of the six neighbours of the voxels ``place``; a voxel at the border stands for the one beyond it."""
+    nx, ny, nz = size
+    neighbours = []
+    for axis, (n, stride) in enumerate(((nx, ny * nz), (ny, nz), (nz, 1))):
+        along = place.div(stride, rounding_mode="floor")
+        if axis:
+            along.remainder_(n)
+        for step, limit in ((-stride, 0), (stride, n - 1)):
+            at_border = along == limit
+            neighbour = place + step
+            neighbours.append(torch.where(at_border, place, neighbour) if bool(at_border.any()) else neighbour)
+    return neighbours
 
 
 def _thin_bodies(thickness: torch.Tensor, context: RenderContext, bone: torch.Tensor, owner: torch.Tensor) -> None:
@@ -127,16 +140,20 @@ def _thin_bodies(thickness: torch.Tensor, context: RenderContext, bone: torch.Te
     place = bone[vertebral]
     steps = [max(1, round(_LATTICE_MM / mm)) for mm in context.spacing]
     nodes = [-(-n // step) for n, step in zip(context.size, steps, strict=True)]
-    i, j, k = place // (ny * nz) // steps[0], place // nz % ny // steps[1], place % nz // steps[2]
-    node = (i * nodes[1] + j) * nodes[2] + k
-    filled = torch.bincount(node, minlength=int(np.prod(nodes))).to(torch.float32).view(*nodes).div_(float(np.prod(steps)))
+    at = [place // (ny * nz) // steps[0], place // nz % ny // steps[1], place % nz // steps[2]]
+    first = [max(int(i.min()) - _BODY_REACH, 0) for i in at]
+    box = [min(int(i.max()) + _BODY_REACH + 1, n) - low for i, n, low in zip(at, nodes, first, strict=True)]
+    node = ((at[0] - first[0]) * box[1] + (at[1] - first[1])) * box[2] + (at[2] - first[2])
+    filled = torch.bincount(node, minlength=int(np.prod(box))).to(torch.float32).view(*box).div_(float(np.prod(steps)))
     x, y, z = (_BULK_MM / step / mm for step, mm in zip(steps, context.spacing, strict=True))
     low, high = _BULKY
-    core = blur(filled, (x, y, z)).sub_(low).div_(high - low).clamp_(0.0, 1.0)[None, None]
-    reach = 2 * _BODY_REACH + 1
-    body = torch.nn.functional.max_pool3d(core, reach, 1, _BODY_REACH)
-    body = torch.nn.functional.avg_pool3d(body, 3, 1, 1, count_include_pad=False).view(-1)[node]
-    thickness[vertebral] = torch.lerp(thickness[vertebral], torch.full_like(body, _VERTEBRAL_BODY), body)
+    body = blur(filled, (x, y, z)).sub_(low).div_(high - low).clamp_(0.0, 1.0)
+    for axis in range(3):
+        kernel = [2 * _BODY_REACH + 1 if a == axis else 1 for a in range(3)]
+        padding = [_BODY_REACH if a == axis else 0 for a in range(3)]
+        body = torch.nn.functional.max_pool3d(body[None, None], kernel, 1, padding)[0, 0]
+    share = blur(body, (0.7, 0.7, 0.7)).view(-1)[node]
+    thickness[vertebral] = torch.lerp(thickness[vertebral], torch.full_like(share, _VERTEBRAL_BODY), share)
 
 
 def _thickness(context: RenderContext) -> torch.Tensor:
