@@ -6,6 +6,8 @@ every variant draws an anatomy of its own; ``rflow-mr`` and ``rflow-mr-brain`` c
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -55,7 +57,8 @@ class _Source:
 class MaisiEngine:
     """One released variant; networks are read when the first case is rendered and kept until ``close``.
 
-    device: ``cpu``, ``cuda``, ``cuda:<n>``. threads: CPU threads for this process; None leaves torch's own choice.
+    device: ``cpu``, ``cuda``, ``cuda:<n>``. threads: CPU threads for this process; None leaves torch's own choice. On a CPU the
+    networks compute in one thread whatever it says, because more of them change the last bits: use more workers.
     models: folder of the weights (default: ``CTMR_MODELS``, else ``~/.cache/ctmr/models``). network_config: JSON file for
     networks of another size (default: ``network_<variant>.json`` in that folder, else the released configuration).
 
@@ -134,8 +137,11 @@ class MaisiEngine:
                 allowed="bodies with the maisi vocabulary",
             )
         images = Images()
-        for sequence in case.sequences:
-            images[sequence], images.parameters[sequence] = self._render(case, label_map, attempt, sequence, models, parameters)
+        with _one_thread(self.device):
+            for sequence in case.sequences:
+                images[sequence], images.parameters[sequence] = self._render(
+                    case, label_map, attempt, sequence, models, parameters
+                )
         digest = weights_digest(self.name, source.root, source.network_config)
         for record in images.parameters.values():
             record["weights"] = digest
@@ -278,6 +284,18 @@ class _Decoder:
             "decode": self.used.record() if self.used else None,
             "out_of_memory": [decoding.record() for decoding in self.fallen],
         }
+
+
+@contextmanager
+def _one_thread(device: torch.device) -> Iterator[None]:
+    """On a CPU, compute in one thread: oneDNN picks its convolutions by the number of threads, and their last bits differ."""
+    before = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _guidance(parameters: MaisiParameters, name: str, labelled: bool) -> float:
