@@ -9,8 +9,6 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from ctmr_core.cases.planner import plan
-from ctmr_core.cases.recipe import load_recipe
 from ctmr_core.errors import RecipeError
 from pipelines.cli.console import EXIT_FAILED, console, print_json, report_errors
 from pipelines.cli.generate import print_summary, run
@@ -46,6 +44,8 @@ def demo(
 
     Example: `ctmr demo --cases 4 --out runs/demo`
     """
+    from ctmr_core.cases.planner import plan
+    from ctmr_core.cases.recipe import load_recipe
     from ctmr_core.report import sample_of, write_montage, write_report
     from ctmr_core.store import Dataset
 
