@@ -101,11 +101,8 @@ def condition_vector(
     distance = np.abs(known[:, slots] - values).sum(axis=1)
     order = np.argsort(distance, kind="stable")
     rules = mask_behaviour(compat)
-    if rules.nearest_condition or rng is None:
-        chosen = int(order[0])
-    else:
-        chosen = int(order[rng.integers(min(_NEAREST, len(order)))])
-    vector = known[chosen].copy()
+    place = 0 if rules.nearest_condition or rng is None else int(rng.integers(min(_NEAREST, len(order))))
+    vector = known[int(order[place])].copy()
     if not rules.nearest_condition:
         vector[FIRST_TUMOR_SLOT:] = ABSENT
     vector[slots] = values

@@ -80,9 +80,7 @@ class _Work:
             part[grow(part == label, reach) & into[box]] = label
 
 
-def postprocess(
-    labels: np.ndarray, target: int | None = None, *, absent: Iterable[int] = (), compat: bool = False
-) -> np.ndarray:
+def postprocess(labels: np.ndarray, target: int | None = None, *, absent: Iterable[int] = (), compat: bool = False) -> np.ndarray:
     """A tidy label map, uint8 [x, y, z], from one as the network draws it (maisi ids, uint8 [x, y, z]); a new array.
 
     target: id of the tumour that was asked for (23, 24, 26, 27, 128) or None; the others are given to their hosts.
