@@ -12,6 +12,7 @@ from pipelines.cli.dataset import report, status, verify
 from pipelines.cli.demo import demo
 from pipelines.cli.generate import generate
 from pipelines.cli.planning import plan, validate
+from pipelines.cli.replay import replay
 from pipelines.cli.synthesize import templates_app
 
 app = typer.Typer(
@@ -40,7 +41,7 @@ def _options(
     del show_version
 
 
-for command in (demo, plan, validate, generate, status, verify, report):
+for command in (demo, plan, validate, generate, status, verify, report, replay):
     app.command()(command)
 app.add_typer(templates_app, name="templates")
 
