@@ -109,7 +109,7 @@ class MaisiModels:
         """ControlNet from label maps, CT variants only."""
         if CONTROLNET not in self._networks:
             network = self._loaded(CONTROLNET)
-            embedding = network.controlnet_cond_embedding
+            embedding: Any = network.controlnet_cond_embedding
             network.controlnet_cond_embedding = torch.nn.Identity()
             self._networks[CONTROLNET] = ControlNetParts(embedding, network)
         parts: ControlNetParts = self._networks[CONTROLNET]

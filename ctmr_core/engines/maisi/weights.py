@@ -43,7 +43,7 @@ UNUSED_PROJECTION = re.compile(r"(^|\.)attn\.out_proj\.(weight|bias)$")
 NAMED_KEYS = 5
 
 # training records (loss, epoch) may have been saved as NumPy scalars
-_RECORD_TYPES = [np._core.multiarray.scalar, np.dtype, *(type(np.dtype(t)) for t in (np.float64, np.float32, np.int64))]
+_RECORD_TYPES: list[Any] = [np.float64(0).__reduce__()[0], np.dtype, *(type(np.dtype(t)) for t in (np.float64, np.float32, np.int64))]
 
 
 @dataclass(frozen=True)
@@ -138,15 +138,18 @@ def _load(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(_RECORD_TYPES):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as problem:
+    except (pickle.UnpicklingError, OSError, RuntimeError, EOFError, KeyError, ValueError) as problem:
+        if "Unsupported" not in str(problem):  # what PyTorch's reader calls globals and operations it does not run
+            raise EngineError("the checkpoint can't be read", where=str(path), found=_first_line(problem)) from problem
         raise EngineError(
             "the checkpoint holds more than weights and is not opened, because reading it could run code",
             where=str(path),
-            found=str(problem).splitlines()[0],
             fix="use the released file, or save a state dictionary of tensors again",
         ) from problem
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError) as problem:
-        raise EngineError("the checkpoint can't be read", where=str(path), found=str(problem).splitlines()[0]) from problem
+
+
+def _first_line(problem: Exception) -> str:
+    return (str(problem) or type(problem).__name__).splitlines()[0]
 
 
 def _scale_factor(content: Mapping[str, Any], path: Path) -> float:
