@@ -12,6 +12,7 @@ from ctmr_core.engines.tissue.context import BANDS, RenderContext
 from ctmr_core.engines.tissue.ct_bone import add_shells
 from ctmr_core.engines.tissue.ct_couch import add_couch
 from ctmr_core.engines.tissue.ct_table import HuDraw
+from ctmr_core.engines.tissue.surfaces import neighbours_of, voxels_beside
 from ctmr_core.engines.tissue.vessels import VoxelShares
 
 _GAS = -880.0  # HU of a bubble smaller than a few voxels
@@ -19,6 +20,7 @@ _BUBBLE_LEVEL = 1.15  # texture below minus this is gas: about one eighth of the
 _DENSEST_FOOD = 80.0  # HU above the mean of the contents
 _SEPTUM = 0.16  # half width of a fat septum in standard deviations of the coarse texture, about 1 mm
 _SEPTUM_DEPTH = 85.0  # HU a septum takes off: fat fills half the voxel
+_SKIN_MM = 1.8  # at the trunk (ICRP 110: 1.6-2.1 mm)
 _LUNG_GRADIENT = 70.0  # HU from front to back of a supine patient's lung in inspiration
 _LUNG_DEPTH = 180.0  # mm from front to back of an adult's lung
 
@@ -29,6 +31,7 @@ class HuTables:
 
     cortical: HU of solid cortical bone per label; the ``mean`` of that tissue is the spongy bone beneath it, see
     ``add_shells``. lung_vessel, hepatic_vessel: HU of the blood in the vessels grown into these organs.
+    skin: HU of skin.
     """
 
     mean: np.ndarray
@@ -37,6 +40,7 @@ class HuTables:
     cortical: np.ndarray
     lung_vessel: float
     hepatic_vessel: float
+    skin: float
 
 
 def population_tables(context: RenderContext, draw: HuDraw) -> HuTables:
@@ -52,6 +56,7 @@ def population_tables(context: RenderContext, draw: HuDraw) -> HuTables:
         cortical=np.full(code.rows, draw.mean[cortical], np.float32),
         lung_vessel=float(draw.mean[tissue_id("lung_vessel")]),
         hepatic_vessel=float(draw.mean[tissue_id("hepatic_vessel")]),
+        skin=float(draw.mean[tissue_id("skin")]),
     )
 
 
@@ -60,6 +65,7 @@ def paint(context: RenderContext, tables: HuTables) -> torch.Tensor:
     texture = context.parameters.ct.texture
     hu = context.code.gather(tables.mean)
     add_shells(hu, context, tables.cortical)
+    add_skin(hu, context, tables.skin)
     if texture > 0:
         add_texture(hu, context, tables.fine * np.float32(texture), tables.coarse * np.float32(texture))
         add_fat_septa(hu, context, texture)
@@ -76,6 +82,21 @@ def add_texture(hu: torch.Tensor, context: RenderContext, fine: np.ndarray, coar
     """Add the body's texture in place; ``fine`` and ``coarse``: standard deviation per label and tissue, HU."""
     for name, amplitude in (("fine", fine), ("coarse", coarse)):
         hu.addcmul_(context.code.gather(amplitude), context.band(name))
+
+
+def add_skin(hu: torch.Tensor, context: RenderContext, skin_hu: float) -> None:
+    """Skin where the voxels are too coarse for the tissue map to hold any: a share of the outermost fat; in place."""
+    if bool((context.tissues == tissue_id("skin")).any()):
+        return
+    air = context.tissues == 0
+    place = torch.nonzero((voxels_beside(air) & (context.tissues == tissue_id("subcutaneous_fat"))).view(-1)).view(-1)
+    if not len(place):
+        return
+    faces = sum(air.view(-1).index_select(0, neighbour).to(torch.float32) for neighbour in neighbours_of(place, context.size))
+    voxel = float(np.cbrt(np.prod(context.spacing)))
+    share = torch.as_tensor(faces).sqrt().mul_(_SKIN_MM / voxel).clamp_(max=1.0)
+    flat = hu.view(-1)
+    flat[place] = torch.lerp(flat[place], torch.full_like(share, skin_hu), share)
 
 
 def add_fat_septa(hu: torch.Tensor, context: RenderContext, texture: float) -> None:

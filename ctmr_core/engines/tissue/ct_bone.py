@@ -8,6 +8,7 @@ import torch
 from ctmr_core.anatomy.tissues import tissue_id
 from ctmr_core.engines.tissue.context import RenderContext
 from ctmr_core.engines.tissue.psf import blur
+from ctmr_core.engines.tissue.surfaces import neighbours_of
 
 #: Thickness of the cortical shell in mm by the beginning of the label's name; ``_OTHER_BONES`` for the rest. Thinner than
 #: anatomy has it: the shell is a little porous towards the marrow (Silva et al., Bone 1994: vertebral shell 0.4 mm). Set so
@@ -97,7 +98,7 @@ def _faces(context: RenderContext, bone: torch.Tensor, owner: torch.Tensor) -> l
     split = bool((own == halves[0]).any()) and bool((own == halves[1]).any())
     if split:
         own = own.masked_fill(own == halves[0], halves[1])
-    neighbours, faces = _neighbours(bone, context.size), torch.zeros(len(bone), device=bone.device)
+    neighbours, faces = neighbours_of(bone, context.size), torch.zeros(len(bone), device=bone.device)
     for neighbour in neighbours:
         label = labels.index_select(0, neighbour)
         if split:
@@ -114,21 +115,6 @@ def _faces(context: RenderContext, bone: torch.Tensor, owner: torch.Tensor) -> l
         layers.append(faces.masked_fill_(taken, 0.0))
         taken = taken | (faces > 0)
     return layers
-
-
-def _neighbours(place: torch.Tensor, size: tuple[int, int, int]) -> list[torch.Tensor]:
-    """Flat indices of the six neighbours of the voxels ``place``; a voxel at the border stands for the one beyond it."""
-    nx, ny, nz = size
-    neighbours = []
-    for axis, (n, stride) in enumerate(((nx, ny * nz), (ny, nz), (nz, 1))):
-        along = place.div(stride, rounding_mode="floor")
-        if axis:
-            along.remainder_(n)
-        for step, limit in ((-stride, 0), (stride, n - 1)):
-            at_border = along == limit
-            neighbour = place + step
-            neighbours.append(torch.where(at_border, place, neighbour) if bool(at_border.any()) else neighbour)
-    return neighbours
 
 
 def _thin_bodies(thickness: torch.Tensor, context: RenderContext, bone: torch.Tensor, owner: torch.Tensor) -> None:

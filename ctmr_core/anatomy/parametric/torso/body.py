@@ -19,7 +19,7 @@ from ctmr_core.anatomy.parametric.torso.pelvis import Pelvis
 from ctmr_core.anatomy.parametric.torso.person import Person, draw_person
 from ctmr_core.anatomy.parametric.torso.spine import Spine
 from ctmr_core.anatomy.parametric.torso.thorax_bones import ThoraxBones
-from ctmr_core.anatomy.parametric.torso.trunk import SKIN, build_trunk, paint_trunk
+from ctmr_core.anatomy.parametric.torso.trunk import build_trunk, paint_trunk, skin_depth
 from ctmr_core.anatomy.parametric.torso.vessels import Vessels
 from ctmr_core.anatomy.tissues import tissue_id
 from ctmr_core.anatomy.vocabulary import load_vocabulary
@@ -119,7 +119,7 @@ class ParametricTorso:
         labels, tissues = canvas.labels[skin.box], canvas.tissues[skin.box]
         shallow = (skin.values > -_UNDER_SKIN) & (labels != BODY)
         labels[shallow] = BODY
-        tissues[shallow] = np.where(skin.values[shallow] > -SKIN, tissue_id("skin"), tissue_id("subcutaneous_fat"))
+        tissues[shallow] = np.where(skin.values[shallow] > -skin_depth(canvas), tissue_id("skin"), tissue_id("subcutaneous_fat"))
         outside = skin.values >= 0
         labels[outside] = 0
         tissues[outside] = 0

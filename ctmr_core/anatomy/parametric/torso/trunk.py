@@ -17,6 +17,8 @@ from ctmr_core.anatomy.parametric.torso.person import Person
 TOP, BOTTOM = 432.0, -400.0
 #: thickness of the skin, mm (ICRP 110: 1.6-2.1 mm at the trunk).
 SKIN = 1.8
+#: voxels larger than this in-plane, mm, have no skin: a layer of them would be far too thick.
+_SKIN_VOXEL = 2.5
 
 _Z = (-260.0, -215.0, -170.0, -130.0, -90.0, -50.0, 0.0, 50.0, 100.0, 150.0, 200.0, 250.0, 290.0, 315.0, 335.0, 352.0, 366.0)
 CAVITY_WIDTH = Profile(_Z, (17, 29, 48, 84, 116, 126, 124, 127, 133, 137, 136, 127, 110, 90, 68, 48, 34))
@@ -133,7 +135,7 @@ def paint_trunk(canvas: Canvas, person: Person) -> None:
     skin = everywhere(lambda p: np.maximum(p["skin"], np.maximum(p["z"] - TOP, BOTTOM - p["z"])))
     canvas.masks["skin"] = skin
     canvas.paint(skin, BODY, "skin")
-    canvas.paint(skin, BODY, "subcutaneous_fat", below=-SKIN)
+    canvas.paint(skin, BODY, "subcutaneous_fat", below=-skin_depth(canvas))
     if person.female:
         _paint_breast(canvas)
     fascia = everywhere(lambda p: p["fascia"])
@@ -144,6 +146,12 @@ def paint_trunk(canvas: Canvas, person: Person) -> None:
     canvas.masks["cavity"] = cavity
     diaphragm = everywhere(lambda p: np.maximum(np.abs(p["diaphragm"]) - 1.6, p["cavity"]))
     canvas.paint(diaphragm, BODY, "muscle", only=["visceral_fat"])
+
+
+def skin_depth(canvas: Canvas) -> float:
+    """How deep skin is painted, mm: a voxel at least, or it would have gaps; 0 where a voxel is too thick for skin."""
+    voxel = float(max(canvas.grid.spacing[:2]))
+    return max(SKIN, voxel) if voxel <= _SKIN_VOXEL else 0.0
 
 
 def _intermuscular_fat(p: Lattice, person: Person) -> np.ndarray:
