@@ -70,12 +70,16 @@ def conv_splits(definition: dict[str, Any], device: torch.device) -> int:
     return 1 if device.type == "cpu" else int(definition.get("num_splits", 1))
 
 
+THINNEST_SLAB = 4
+"""Latent voxels; MONAI's slabs overlap by 3 to 4, and thinner ones come out empty."""
+
+
 def _set_splits(autoencoder: torch.nn.Module, splits: int, length: int) -> None:
     """Set the slabs of every convolution to the largest number up to ``splits`` that divides ``length`` latent voxels.
 
     MONAI's split convolution loses the remainder rows otherwise.
     """
-    fitting = max(n for n in range(1, max(splits, 1) + 1) if length % n == 0)
+    fitting = max(n for n in range(1, max(splits, 1) + 1) if n == 1 or (length % n == 0 and length // n >= THINNEST_SLAB))
     for module in autoencoder.modules():
         if hasattr(module, "num_splits"):
             module.num_splits = fitting  # type: ignore[assignment]

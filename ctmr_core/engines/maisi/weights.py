@@ -139,7 +139,7 @@ def _load(path: Path) -> Any:
         with torch.serialization.safe_globals(_RECORD_TYPES):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, OSError, RuntimeError, EOFError, KeyError, ValueError) as problem:
-        if "Unsupported" not in str(problem):  # what PyTorch's reader calls globals and operations it does not run
+        if "Unsupported global" not in str(problem):  # how PyTorch's reader names what it will not call
             raise EngineError("the checkpoint can't be read", where=str(path), found=_first_line(problem)) from problem
         raise EngineError(
             "the checkpoint holds more than weights and is not opened, because reading it could run code",
