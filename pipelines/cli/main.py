@@ -11,6 +11,7 @@ from pipelines.cli.console import console
 from pipelines.cli.dataset import report, status, verify
 from pipelines.cli.demo import demo
 from pipelines.cli.generate import generate
+from pipelines.cli.models import models_app
 from pipelines.cli.planning import plan, validate
 from pipelines.cli.replay import replay
 from pipelines.cli.synthesize import templates_app
@@ -44,6 +45,7 @@ def _options(
 for command in (demo, plan, validate, generate, status, verify, report, replay):
     app.command()(command)
 app.add_typer(templates_app, name="templates")
+app.add_typer(models_app, name="models")
 
 
 def main() -> None:

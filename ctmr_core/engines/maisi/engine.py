@@ -6,10 +6,7 @@ every variant draws an anatomy of its own; ``rflow-mr`` and ``rflow-mr-brain`` c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,25 +18,16 @@ from ctmr_core.anatomy.sequences import MODALITY_CODES
 from ctmr_core.cases.case import Case
 from ctmr_core.cases.seeds import case_rng
 from ctmr_core.engines.base import Images
-from ctmr_core.engines.maisi.decode import decode
 from ctmr_core.engines.maisi.hub import file_states, missing_weights, models_root
 from ctmr_core.engines.maisi.identity import own_network_config, weights_digest
-from ctmr_core.engines.maisi.memory import (
-    CPU_SPLITS,
-    SPLITS,
-    Decoding,
-    decode_within_memory,
-    default_precision,
-    first_rung,
-    free_bytes,
-    ladder,
-)
+from ctmr_core.engines.maisi.memory import default_precision
 from ctmr_core.engines.maisi.models import MaisiModels
+from ctmr_core.engines.maisi.noise import Seed
 from ctmr_core.engines.maisi.parameters import MaisiParameters, read_parameters
 from ctmr_core.engines.maisi.released import released_files
 from ctmr_core.engines.maisi.requests import refuse_request
-from ctmr_core.engines.maisi.sampling import sample_image, sample_image_from_mask
 from ctmr_core.engines.maisi.variants import variant
+from ctmr_core.engines.maisi.volume import VolumeRequest, one_thread, sample_volume
 from ctmr_core.errors import EngineError
 
 _NOISE = "maisi/noise"  # one stream for all sequences of a case, so that they differ in nothing but the modality
@@ -124,77 +112,39 @@ class MaisiEngine:
         CT of a label map is -1000 HU wherever the map is background. ``parameters`` of the images say how they were made,
         with the rungs of the memory ladder that did not fit.
         """
+        labels = None if case.unlabelled_region else label_map
+        images = Images()
+        for sequence in case.sequences:
+            seed = case_rng(case.key, attempt, _NOISE)
+            images[sequence], images.parameters[sequence] = self.sample(case, labels, sequence, seed)
+        return images
+
+    def sample(self, case: Case, label_map: LabelMap | None, sequence: str, seed: Seed) -> tuple[np.ndarray, dict[str, Any]]:
+        """One image of a case from noise of ``seed``, and the record of how it was made. label_map None: draw an anatomy."""
         parameters = read_parameters(case.engine_parameters)
         source = self._source(parameters)
         models = self._models(source, keep=True)
         refuse_request(case, self.name, self.sequences, models, parameters)
         self._refuse_weights(source, parameters)
-        if case.unlabelled_region is None and label_map.vocabulary.name != "maisi":
+        if label_map is not None and label_map.vocabulary.name != "maisi":
             raise EngineError(
                 f"{self.name} reads label maps of bodies only",
                 where=f"case {case.case_id}, field body",
                 found=f"{case.body} ({label_map.vocabulary.name} vocabulary)",
                 allowed="bodies with the maisi vocabulary",
             )
-        images = Images()
-        with _one_thread(self.device):
-            for sequence in case.sequences:
-                images[sequence], images.parameters[sequence] = self._render(
-                    case, label_map, attempt, sequence, models, parameters
-                )
-        digest = weights_digest(self.name, source.root, source.network_config)
-        for record in images.parameters.values():
-            record["weights"] = digest
-        return images
+        voxels = label_map.voxels if label_map is not None else None
+        request = VolumeRequest(case.size, case.spacing, sequence, voxels, case.unlabelled_region)
+        with one_thread(self.device):
+            image, record = sample_volume(models, request, parameters, seed)
+        record["weights"] = weights_digest(self.name, source.root, source.network_config)
+        return image, record
 
     def close(self) -> None:
         """Release the networks and their memory."""
         if self._loaded is not None:
             self._loaded[1].close()
             self._loaded = None
-
-    def _render(
-        self,
-        case: Case,
-        label_map: LabelMap,
-        attempt: int,
-        sequence: str,
-        models: MaisiModels,
-        parameters: MaisiParameters,
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        labelled = case.unlabelled_region is None
-        guidance = _guidance(parameters, self.name, labelled)
-        steps = parameters.steps or models.variant.steps
-        decoder = _Decoder(models, case.size, parameters, stitch_on_cpu=labelled)
-        request: dict[str, Any] = {
-            "spacing": case.spacing,
-            "modality": MODALITY_CODES[sequence],
-            "steps": steps,
-            "guidance": guidance,
-            "seed": case_rng(case.key, attempt, _NOISE),
-            "compat": parameters.compat,
-            "decoder": decoder,
-        }
-        regions = parameters.regions or ((case.unlabelled_region,) * 2 if not labelled else None)
-        if regions and models.has_region_input:
-            request.update(top_region=regions[0], bottom_region=regions[1])
-        if labelled:
-            image = np.rint(sample_image_from_mask(models, label_map.voxels, **request)).astype(np.int16)
-        else:
-            image = sample_image(models, size=case.size, **request)
-        record = {
-            "variant": self.name,
-            "mode": parameters.mode,
-            "modality": MODALITY_CODES[sequence],
-            "labels": "conditioned on" if labelled else "none",
-            "steps": steps,
-            "guidance": guidance,
-            "device": self.device.type,
-            **decoder.record(),
-        }
-        if "top_region" in request:
-            record["regions"] = list(regions or ())
-        return image, record
 
     def _source(self, parameters: MaisiParameters) -> _Source:
         root = models_root(parameters.models) if parameters.models else self.root
@@ -236,72 +186,6 @@ class MaisiEngine:
                 allowed=f"{digest[:16]} for what is in {source.root}",
                 fix="put the weights that are meant there, or name these",
             )
-
-
-class _Decoder:
-    """Decodes within the memory there is, and remembers how."""
-
-    def __init__(
-        self, models: MaisiModels, size: tuple[int, int, int], parameters: MaisiParameters, *, stitch_on_cpu: bool
-    ) -> None:
-        self._models = models
-        self._size = size
-        self._asked = parameters.decode
-        self._stitch_on_cpu = stitch_on_cpu
-        self.used: Decoding | None = None
-        self.fallen: list[Decoding] = []
-
-    def __call__(self, latent: torch.Tensor) -> torch.Tensor:
-        precision = str(self._models.dtype).removeprefix("torch.")
-        on_cpu = self._models.device.type == "cpu"
-        rungs = ladder(self._size, precision, CPU_SPLITS if on_cpu else SPLITS)  # type: ignore[arg-type]
-        if self._asked is not None:
-            window, overlap = self._asked.window, self._asked.overlap
-            splits = CPU_SPLITS if on_cpu else SPLITS
-            rungs = tuple(Decoding(window, overlap, count, rungs[0].precision) for count in splits)
-            start = 0
-        else:
-            device = self._models.device
-            channels = int(self._models.config["autoencoder_def"]["num_channels"][0])
-            start = first_rung(rungs, self._size, channels, device, free_bytes(device))
-        volume, self.used, self.fallen = decode_within_memory(rungs, start, partial(self._decode, latent))
-        return volume
-
-    def _decode(self, latent: torch.Tensor, decoding: Decoding) -> torch.Tensor:
-        return decode(
-            self._models.autoencoder,
-            latent,
-            decoding.window,
-            decoding.overlap,
-            self._models.autocast(),
-            splits=decoding.splits,
-            stitch_on_cpu=self._stitch_on_cpu,
-        )
-
-    def record(self) -> dict[str, Any]:
-        """What was used, and what had run out of memory before."""
-        return {
-            "decode": self.used.record() if self.used else None,
-            "out_of_memory": [decoding.record() for decoding in self.fallen],
-        }
-
-
-@contextmanager
-def _one_thread(device: torch.device) -> Iterator[None]:
-    """On a CPU, compute in one thread: oneDNN picks its convolutions by the number of threads, and their last bits differ."""
-    before = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _guidance(parameters: MaisiParameters, name: str, labelled: bool) -> float:
-    if parameters.guidance is not None:
-        return parameters.guidance
-    return 0.0 if labelled else variant(name).guidance
 
 
 class RflowCtEngine(MaisiEngine):

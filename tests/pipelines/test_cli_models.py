@@ -1,0 +1,185 @@
+"""``ctmr models``: weights from a mirror folder, and single volumes written as NIfTI."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from ctmr_core.engines.maisi import released
+from pipelines.cli.main import app
+from tests.engines.maisi.checkpoints import shrink, write_checkpoints
+from tests.engines.maisi.conftest import golden  # noqa: F401
+
+IMAGE_NETWORKS = ("autoencoder", "diffusion_unet", "controlnet")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CTMR_MODELS", str(tmp_path / "models"))
+    return lambda *arguments: CliRunner().invoke(app, ["models", *(str(argument) for argument in arguments)])
+
+
+@pytest.fixture(scope="module")
+def mirror(golden, tmp_path_factory) -> Path:  # noqa: F811
+    folder = tmp_path_factory.mktemp("mirror")
+    config = shrink(golden.network("rflow"))
+    write_checkpoints(folder, "rflow-ct", config, netseed=200, networks=IMAGE_NETWORKS)
+    write_checkpoints(folder, "rflow-mr", config, netseed=200)
+    (folder / "network.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture
+def published(mirror, monkeypatch) -> None:
+    """The digests of the mirror's files take the place of the published ones."""
+    digests = {
+        path: hashlib.sha256((mirror / path).read_bytes()).hexdigest() if (mirror / path).is_file() else digest
+        for path, digest in released.SHA256.items()
+    }
+    monkeypatch.setattr(released, "SHA256", digests)
+
+
+@pytest.mark.parametrize("command", ["pull", "list", "verify", "sample"])
+def test_every_command_has_help_with_an_example(run, command):
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert "Example" in result.output
+
+
+def test_pull_verifies_and_list_and_verify_say_so(run, mirror, published):
+    result = run("pull", "rflow-ct", "--from", mirror)
+    assert result.exit_code == 0, result.output
+    assert result.output.count("verified") == 3
+    assert "NVIDIA Open Model License" in result.output
+
+    listed = json.loads(run("list", "--json").output)["variants"]
+    assert {file["status"] for file in listed["rflow-ct"]["files"] if file["part"] == "image"} == {"verified"}
+    assert len(listed["rflow-ct"]["weights_digest"]) == 64
+    assert listed["rflow-mr"]["weights_digest"] == ""
+    assert "models/controlnet_3d_rflow-ct.pt" in run("list").output
+
+    verified = run("verify", "rflow-ct", "--json")
+    assert verified.exit_code == 0
+    assert json.loads(verified.output)["verified"] is True
+
+
+def test_verify_fails_on_a_changed_file(run, mirror, published, tmp_path):
+    run("pull", "rflow-ct", "--from", mirror)
+    changed = tmp_path / "models/models/autoencoder_v1.pt"
+    data = changed.read_bytes()
+    changed.unlink()
+    changed.write_bytes(data[:-1] + b"?")
+    result = run("verify", "rflow-ct")
+    assert result.exit_code == 1
+    assert "changed" in result.output
+
+
+def test_weights_that_are_not_the_published_ones_are_refused(run, mirror):
+    result = run("pull", "rflow-ct", "--from", mirror)
+    assert result.exit_code == 1
+    assert "not the published one" in result.output
+
+
+def test_a_non_commercial_licence_must_be_accepted(run, mirror, published):
+    refused = run("pull", "rflow-mr", "--from", mirror)
+    assert refused.exit_code == 1
+    assert "--accept-license" in refused.output
+    assert "Research and evaluation only" in refused.output
+    assert run("pull", "rflow-mr", "--from", mirror, "--accept-license").exit_code == 0
+
+
+def test_an_unknown_variant_is_refused_with_the_known_ones(run):
+    result = run("pull", "rflow-pet")
+    assert result.exit_code == 1
+    assert "rflow-mr-brain" in result.output
+
+
+def sample(run, mirror, *arguments):
+    result = run(
+        "sample",
+        "rflow-ct",
+        "--root",
+        mirror,
+        "--network-config",
+        mirror / "network.json",
+        "--no-limits",
+        "--steps",
+        1,
+        *arguments,
+    )
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_a_sampled_image_is_where_its_header_says(run, mirror, tmp_path):
+    sample(run, mirror, "--size", 32, 64, 32, "--spacing", 3, 2.5, 4, "--out", "a/ct.nii.gz", "--seed", 5)
+    image = nib.load(tmp_path / "a/ct.nii.gz")
+    assert image.shape == (32, 64, 32)
+    assert image.get_data_dtype() == np.int16
+    np.testing.assert_allclose(image.header.get_zooms(), (3, 2.5, 4))
+    assert nib.aff2axcodes(image.affine) == ("R", "A", "S")
+    record = json.loads((tmp_path / "a/ct.json").read_text())
+    assert (record["seed"], record["sequence"], record["labels"]) == (5, "ct", "none")
+    assert record["licences"] == ["NVIDIA Open Model License"]
+
+
+def test_the_seed_decides_the_image(run, mirror, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        sample(run, mirror, "--size", 32, 32, 32, "--spacing", 3, 3, 3, "--out", f"{name}.nii", "--seed", seed)
+    a, b, c = (np.asarray(nib.load(tmp_path / f"{name}.nii").dataobj) for name in "abc")
+    np.testing.assert_array_equal(a, b)
+    assert (a != c).any()
+
+
+def test_an_image_of_a_mask_comes_with_the_mask_on_its_grid(run, mirror, tmp_path):
+    """The mask is stored left-posterior-superior and odd-sized: it is turned, resampled about its middle and kept."""
+    labels = np.zeros((40, 30, 20), np.uint8)
+    labels[8:32, 6:24, 2:18] = 200
+    labels[8:16, 6:14, 4:10] = 1
+    affine = np.diag([-4.0, -4.0, 6.0, 1.0])
+    affine[:3, 3] = (70, 50, -30)
+    nib.save(nib.Nifti1Image(labels, affine), tmp_path / "mask.nii.gz")
+    result = sample(
+        run,
+        mirror,
+        "--mask",
+        tmp_path / "mask.nii.gz",
+        "--size",
+        32,
+        32,
+        32,
+        "--spacing",
+        5,
+        5,
+        5,
+        "--out",
+        "ct.nii.gz",
+        "--json",
+    )
+    report = json.loads(result.stdout)
+    assert any("moved to 32x32x32 voxels" in remark for remark in report["remarks"])
+    image, kept = (nib.load(tmp_path / name) for name in ("ct.nii.gz", "ct_labels.nii.gz"))
+    np.testing.assert_array_equal(image.affine, kept.affine)
+    voxels = np.asarray(kept.dataobj)
+    assert set(np.unique(voxels)) == {0, 1, 200}
+    assert (np.asarray(image.dataobj)[voxels == 0] == -1000).all()
+    np.testing.assert_allclose(place_of_label_1(voxels, kept.affine), place_of_label_1(labels, affine), atol=2.5)
+
+
+def place_of_label_1(voxels: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    return nib.affines.apply_affine(affine, np.argwhere(voxels == 1).mean(0))
+
+
+def test_impossible_requests_are_refused_with_advice(run, mirror):
+    result = run("sample", "rflow-ct", "--root", mirror, "--size", 64, 64, 64, "--spacing", 1, 1, 1, "--out", "x.nii.gz")
+    assert result.exit_code == 1
+    assert "trained mostly on chest+abdomen" in result.output
+    assert run("sample", "rflow-ct", "--out", "x.nii.gz").exit_code == 1
+    assert "NIfTI" in run("sample", "rflow-ct", "--size", 64, 64, 64, "--spacing", 1, 1, 1, "--out", "x.png").output
