@@ -7,6 +7,7 @@ match are those of NV-Generate-CTMR (``scripts/find_masks.py``). Label maps are 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -107,6 +108,12 @@ class MaskBank:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"index": self.index, "source": self.source, "candidates": self.candidates}
+
+    def only(self, candidates: Iterable[Candidate]) -> MaskBank:
+        """The same bank with these candidates alone, for example one part of a ``split``."""
+        part = copy.copy(self)
+        part.candidates = tuple(candidates)
+        return part
 
     def matches(self, request: Request, *, at_least: int = 1, compat: bool = False) -> list[Match]:
         """Candidates for a request: those of exactly its size and spacing, then, if they are fewer than ``at_least``, the others.

@@ -16,6 +16,7 @@ import nibabel
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from ctmr_core.anatomy.label_map import LabelMap
 from ctmr_core.anatomy.resample import resample
@@ -38,7 +39,7 @@ def read_nifti(content: bytes, name: str, where: str) -> tuple[np.ndarray, np.nd
         raw = _unzipped(content, where) if name.endswith(".gz") else content
         image = nibabel.as_closest_canonical(nibabel.Nifti1Image.from_bytes(raw))
         values = np.asarray(image.dataobj)
-    except (OSError, EOFError, zlib.error, ValueError, ImageFileError, HeaderDataError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, ImageFileError, HeaderDataError, WrapStructError) as error:
         raise EngineError("not a NIfTI label map", where=where, found=str(error)) from error
     values = values.reshape(values.shape[:3]) if values.ndim > 3 and set(values.shape[3:]) == {1} else values
     if values.ndim != 3:

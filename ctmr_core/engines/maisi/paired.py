@@ -15,7 +15,7 @@ from ctmr_core.anatomy.label_map import LabelMap
 from ctmr_core.anatomy.vocabulary import load_vocabulary
 from ctmr_core.engines.maisi.anatomy_sizes import ABSENT, N_SLOTS, SIZE_SLOTS, check_vector, condition_vector
 from ctmr_core.engines.maisi.mask_bank import MaskBank, Match, Request, label_ids, region_index
-from ctmr_core.engines.maisi.mask_files import on_grid
+from ctmr_core.engines.maisi.mask_files import UseCounter, on_grid
 from ctmr_core.engines.maisi.mask_sampling import MASK_SPACING, MASK_STEPS, missing_labels, name_of, sample_mask
 from ctmr_core.engines.maisi.models import MaisiModels
 from ctmr_core.engines.maisi.sampling import sample_image_from_mask
@@ -85,6 +85,7 @@ def sample_pair(
     seed: int = 0,
     attempts: int = 3,
     accept: Accept | None = None,
+    uses: UseCounter | None = None,
     decode_window: Sequence[int] = (48, 48, 48),
     decode_overlap: float = 0.6666,
     mask_latent_shape: Sequence[int] | None = None,
@@ -97,7 +98,7 @@ def sample_pair(
     there. regions: that must be in view (bank only). steps, mask_steps: of image and label map. guidance:
     classifier-free guidance scale. seed: integer, of this case alone. attempts: pairs drawn at most until ``accept`` has
     no reason to refuse one; without such a callable every pair is accepted. Label maps of the bank are varied
-    (``augment_mask``). decode_window, decode_overlap: of both decoders, in latent voxels. compat: the reference's
+    (``augment_mask``); ``uses`` counts how often each was used. decode_window, decode_overlap: of both decoders, in latent voxels. compat: the reference's
     random streams and computations (one attempt for label maps from sizes, which the reference never repeats).
 
     The last pair is returned, marked, where none was accepted. Raises ``EngineError`` for impossible requests, and where
@@ -156,6 +157,8 @@ def sample_pair(
             break
     if pair is None:
         raise _nothing_found(request, source)
+    if uses is not None and "path" in tried[-1]:
+        uses.add(tried[-1]["path"])
     return pair
 
 
