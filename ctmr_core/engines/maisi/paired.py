@@ -98,8 +98,9 @@ def sample_pair(
     there. regions: that must be in view (bank only). steps, mask_steps: of image and label map. guidance:
     classifier-free guidance scale. seed: integer, of this case alone. attempts: pairs drawn at most until ``accept`` has
     no reason to refuse one; without such a callable every pair is accepted. Label maps of the bank are varied
-    (``augment_mask``); ``uses`` counts how often each was used. decode_window, decode_overlap: of both decoders, in latent voxels. compat: the reference's
-    random streams and computations (one attempt for label maps from sizes, which the reference never repeats).
+    (``augment_mask``); ``uses`` counts how often each was used. decode_window, decode_overlap: of both decoders, in latent
+    voxels. compat: the reference's random streams and computations (one attempt for label maps from sizes, which the
+    reference never repeats).
 
     The last pair is returned, marked, where none was accepted. Raises ``EngineError`` for impossible requests, and where
     no label map shows what was asked for.
