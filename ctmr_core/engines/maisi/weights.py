@@ -43,7 +43,11 @@ UNUSED_PROJECTION = re.compile(r"(^|\.)attn\.out_proj\.(weight|bias)$")
 NAMED_KEYS = 5
 
 # training records (loss, epoch) may have been saved as NumPy scalars
-_RECORD_TYPES: list[Any] = [np.float64(0).__reduce__()[0], np.dtype, *(type(np.dtype(t)) for t in (np.float64, np.float32, np.int64))]
+_RECORD_TYPES: list[Any] = [
+    np.float64(0).__reduce__()[0],
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)),
+]
 
 
 @dataclass(frozen=True)
