@@ -13,6 +13,7 @@ from pipelines.cli.console import EXIT_FAILED, console, error_console, print_jso
 
 if TYPE_CHECKING:
     from ctmr_core.engines.maisi.hub import FileState
+    from ctmr_core.engines.maisi.paired import Accept
     from ctmr_core.engines.maisi.released import Part
 
 models_app = typer.Typer(
@@ -190,6 +191,102 @@ def sample(
         return
     for path in written:
         console.print(Text(str(path)), soft_wrap=True)
+
+
+@models_app.command()
+@report_errors
+def pair(
+    variant: VariantArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="CT to write: .nii or .nii.gz.")],
+    size: Annotated[tuple[int, int, int], typer.Option(metavar="X Y Z", help="Voxels.")] = (256, 256, 256),
+    spacing: Annotated[tuple[float, float, float], typer.Option(metavar="X Y Z", help="mm per voxel.")] = (1.5, 1.5, 1.5),
+    organ: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=SIZE", help="Size 0..1 (-1: absent) of an organ or tumour; draws a label map. Repeatable."),
+    ] = None,
+    bank: Annotated[Path | None, typer.Option(help="Folder of the bank; default, datasets in the models folder.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Structure that must be there, by name or id. Repeatable.")] = None,
+    region: Annotated[list[str] | None, typer.Option(help="Region that must be in view (bank only). Repeatable.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same pair.")] = 0,
+    attempts: Annotated[int, typer.Option(min=1, max=100, help="Pairs drawn at most until the HU of organs are right.")] = 3,
+    check: Annotated[bool, typer.Option("--check/--no-check", help="Compare the HU of organs with real CT.")] = True,
+    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Sampling steps of the image.")] = None,
+    guidance: Annotated[float, typer.Option(min=0, help="Classifier-free guidance towards tumours, 0 is off.")] = 0.0,
+    compat: Annotated[bool, typer.Option("--compat", help="Number for number as NVIDIA's scripts, defects included.")] = False,
+    limits: Annotated[bool, typer.Option("--limits/--no-limits", help="Refuse sizes and spacings the weights never saw.")] = True,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:<n>.")] = "cpu",
+    root: RootOption = None,
+    network_config: Annotated[Path | None, typer.Option(help="JSON of networks of another size.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw a label map and its CT: of given organ sizes (--organ), or one of NVIDIA's bank, varied.
+
+    Exit code 1 when no attempt passed the check; the last pair is written all the same, marked in the JSON record.
+
+    Example: `ctmr models pair rflow-ct --organ liver=0.7 --organ "hepatic tumor=0.3" --out ct.nii.gz --device cuda`
+    """
+    from ctmr_core.engines.maisi.pair_files import PairRequest, pair_to_files
+
+    request = PairRequest(
+        variant=variant,
+        size=size,
+        spacing=spacing,
+        sizes=_organ_sizes(organ or []),
+        anatomy=tuple(label or ()),
+        regions=tuple(region or ()),
+        bank=bank,
+        seed=seed,
+        attempts=attempts,
+        steps=steps,
+        guidance=guidance,
+        compat=compat,
+        limits=limits,
+        device=device,
+        models=root,
+        network_config=network_config,
+    )
+    accept = _hu_reasons(spacing) if check else None
+    written, record = pair_to_files(request, out, accept)
+    if as_json:
+        print_json({"files": [str(path) for path in written], **record})
+    else:
+        for path in written:
+            console.print(Text(str(path)), soft_wrap=True)
+        for reason in record["reasons"]:
+            error_console.print(Text(f"not accepted: {reason}", "yellow"), soft_wrap=True)
+    if not record["accepted"]:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _organ_sizes(organs: list[str]) -> dict[str, float]:
+    sizes = {}
+    for text in organs:
+        name, _, value = text.partition("=")
+        try:
+            sizes[name.strip()] = float(value)
+        except ValueError as error:
+            raise typer.BadParameter(f"{text!r} is not NAME=SIZE", param_hint="--organ") from error
+    return sizes
+
+
+def _hu_reasons(spacing: tuple[float, float, float]) -> Accept:
+    """The factory's check of organ HU, as a judge of pairs."""
+    import numpy as np
+
+    from ctmr_core.anatomy.grid import Grid
+    from ctmr_core.anatomy.label_map import LabelMap
+    from ctmr_core.anatomy.vocabulary import load_vocabulary
+    from ctmr_core.cases.case import Case
+    from ctmr_core.quality.base import Candidate
+    from ctmr_core.quality.hu_median import HuMedianCheck
+
+    def reasons(image: np.ndarray, mask: np.ndarray) -> list[str]:
+        size = (mask.shape[0], mask.shape[1], mask.shape[2])
+        label_map = LabelMap(mask, Grid.centred(size, spacing).affine, load_vocabulary("maisi"))
+        case = Case.model_construct(case_id="pair", body="template:pair", sequences=("ct",), size=size, spacing=spacing)
+        return list(HuMedianCheck().run(Candidate(case, label_map, {"ct": image})).reasons)
+
+    return reasons
 
 
 def _parts(masks: bool, bank: bool) -> tuple[Part, ...]:

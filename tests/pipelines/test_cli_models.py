@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from ctmr_core.engines.maisi import released
 from pipelines.cli.main import app
+from tests.engines.maisi.bank_maker import entry, write_bank
 from tests.engines.maisi.checkpoints import shrink, write_checkpoints
 from tests.engines.maisi.conftest import golden  # noqa: F401
 
@@ -46,7 +47,7 @@ def published(mirror, monkeypatch) -> None:
     monkeypatch.setattr(released, "SHA256", digests)
 
 
-@pytest.mark.parametrize("command", ["pull", "list", "verify", "sample"])
+@pytest.mark.parametrize("command", ["pull", "list", "verify", "sample", "pair"])
 def test_every_command_has_help_with_an_example(run, command):
     result = run(command, "--help")
     assert result.exit_code == 0
@@ -183,3 +184,49 @@ def test_impossible_requests_are_refused_with_advice(run, mirror):
     assert "trained mostly on chest+abdomen" in result.output
     assert run("sample", "rflow-ct", "--out", "x.nii.gz").exit_code == 1
     assert "NIfTI" in run("sample", "rflow-ct", "--size", 64, 64, 64, "--spacing", 1, 1, 1, "--out", "x.png").output
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory) -> Path:
+    """A bank of one label map: a body with a liver and a spleen."""
+    labels = np.zeros((32, 32, 32), np.uint8)
+    labels[4:28, 6:26, :] = 200
+    labels[8:16, 8:20, 8:24] = 1
+    labels[20:26, 8:14, 10:18] = 3
+    folder = tmp_path_factory.mktemp("bank")
+    index, _ = write_bank(folder, [(entry("one.nii.gz", labels, (10.0, 10.0, 10.0)), labels)], zipped=True)
+    index.rename(folder / "candidate_masks_flexible_size_and_spacing_4000.json")
+    return folder
+
+
+GRID = ("--size", 32, 32, 32, "--spacing", 10, 10, 10, "--no-limits", "--steps", 1)
+
+
+def test_a_pair_of_the_bank_is_written_with_its_whole_label_map(run, mirror, bank, tmp_path):
+    own = ("--root", mirror, "--network-config", mirror / "network.json", "--bank", bank)
+    result = run("pair", "rflow-ct", *own, *GRID, "--label", "liver", "--region", "abdomen", "--no-check", "--out", "ct.nii.gz")
+    assert result.exit_code == 0, result.output
+    labels, image = (np.asarray(nib.load(tmp_path / name).dataobj) for name in ("ct_labels.nii.gz", "ct.nii.gz"))
+    assert set(np.unique(labels)) == {0, 1, 3, 200}
+    assert (image[labels == 0] == -1000).all()
+    record = json.loads((tmp_path / "ct.json").read_text())
+    assert (record["accepted"], record["seed"]) == (True, 0)
+
+
+def test_a_pair_without_the_hu_of_its_organs_is_drawn_again_and_marked(run, mirror, bank, tmp_path):
+    own = ("--root", mirror, "--network-config", mirror / "network.json", "--bank", bank)
+    result = run("pair", "rflow-ct", *own, *GRID, "--attempts", 2, "--out", "ct.nii.gz")
+    assert result.exit_code == 1
+    assert "the median of" in result.output
+    record = json.loads((tmp_path / "ct.json").read_text())
+    assert not record["accepted"]
+    assert len(record["attempts"]) == 2
+
+
+def test_pairs_of_organ_sizes_need_the_mask_networks(run, mirror):
+    result = run("pair", "rflow-ct", "--root", mirror, "--organ", "liver=0.5", "--out", "ct.nii.gz")
+    assert result.exit_code == 1
+    assert "models/mask_generation_autoencoder.pt: missing" in result.output
+    assert "--organ" in run("pair", "rflow-ct", "--organ", "liver", "--out", "ct.nii.gz").output
+    assert "gallbladder" in run("pair", "rflow-ct", "--root", mirror, "--organ", "lver=1", "--out", "ct.nii.gz").output
+    assert "no label maps" in run("pair", "rflow-mr", "--out", "ct.nii.gz").output

@@ -52,7 +52,7 @@ def sample_to_files(request: SingleRequest, out: Path) -> tuple[list[Path], dict
     Returns the paths written and the record, which is what the JSON file holds.
     Raises ``EngineError`` and ``AnatomyError`` before any work for what can't be made.
     """
-    stem = _stem(out)
+    stem = stem_of(out)
     chosen = variant(request.variant)
     remarks: list[str] = []
     label_map = None
@@ -93,7 +93,7 @@ def sample_to_files(request: SingleRequest, out: Path) -> tuple[list[Path], dict
         "licences": list(engine.licences),
         "remarks": remarks,
     }
-    return _write(out, stem, image, label_map, affine, record), record
+    return write_volume(out, image, affine, record, label_map), record
 
 
 def _mask(request: SingleRequest) -> tuple[LabelMap, list[str]]:
@@ -115,16 +115,19 @@ def _mask(request: SingleRequest) -> tuple[LabelMap, list[str]]:
     return moved, remarks
 
 
-def _stem(out: Path) -> Path:
+def stem_of(out: Path) -> Path:
+    """The path without ``.nii.gz`` or ``.nii``; ``EngineError`` for other names."""
     for suffix in SUFFIXES:
         if out.name.endswith(suffix) and out.name != suffix:
             return out.with_name(out.name.removesuffix(suffix))
     raise EngineError("images are written as NIfTI", found=out.name, allowed=SUFFIXES)
 
 
-def _write(
-    out: Path, stem: Path, image: np.ndarray, label_map: LabelMap | None, affine: np.ndarray, record: dict[str, Any]
+def write_volume(
+    out: Path, image: np.ndarray, affine: np.ndarray, record: dict[str, Any], label_map: LabelMap | None = None
 ) -> list[Path]:
+    """Write image, label map (``<out>_labels`` with the suffix of ``out``) and record (``<out>.json``); return the paths."""
+    stem = stem_of(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     written = [out]
     _save(out, image, affine)
