@@ -14,8 +14,9 @@ _HOMES = {
     "sample_image": "sampling",
     "sample_image_from_mask": "sampling",
     "sample_mask": "mask_sampling",
+    "sample_pair": "paired",
 }
-__all__ = ["MaisiModels", "sample_image", "sample_image_from_mask", "sample_mask"]
+__all__ = ["MaisiModels", "sample_image", "sample_image_from_mask", "sample_mask", "sample_pair"]
 
 
 def __getattr__(name: str) -> Any:

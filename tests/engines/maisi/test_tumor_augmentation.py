@@ -121,3 +121,7 @@ def test_healthy_bodies_are_zoomed_by_up_to_one_percent(compat):
 def test_refuses_what_is_no_label_map():
     with pytest.raises(EngineError, match="uint8"):
         augment_mask(torso().astype(int), 0)
+
+
+def test_the_zoom_of_the_reference_for_seed_0():
+    assert augment_mask(np.full((16, 16, 16), 200, np.uint8), 0, compat=True)[1][0].zoom == 1.0043037873274483
