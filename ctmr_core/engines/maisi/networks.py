@@ -28,16 +28,19 @@ CLASSES = (
 def build_network(config: NetworkConfig, name: str, *, device: torch.device, half: bool) -> torch.nn.Module:
     """The network ``<name>_def`` of a resolved configuration, in evaluation mode, without memory for its weights.
 
-    Parameters live on PyTorch's meta device until a checkpoint is loaded. What the device can't do is switched off:
-    flash attention and float16 group norms (``half`` says whether float16 autocast is used) outside of CUDA.
-    Activation checkpointing is for training and ``save_mem`` empties the CUDA cache after every operation: both off.
+    Parameters live on PyTorch's meta device until a checkpoint is loaded. Float16 group norms are switched off outside of
+    CUDA's float16 autocast (``half``). Activation checkpointing is for training and ``save_mem`` empties the CUDA cache
+    after every operation: both off. Where the configuration asks for memory-efficient attention (``use_flash_attention``),
+    a CPU gets PyTorch's too, though MONAI's constructors only let it through on CUDA: plain attention on the latent of a
+    512 x 512 x 128 volume takes 2 GB per attention matrix.
     """
     arguments = _definition(config, f"{name}_def")
     constructor = _constructor(arguments.pop("_target_", None), f"{name}_def")
     accepted = inspect.signature(constructor).parameters
     on_cuda = device.type == "cuda"
+    efficient_attention = bool(arguments.get("use_flash_attention", False))
     adapted = {
-        "use_flash_attention": on_cuda and bool(arguments.get("use_flash_attention", False)),
+        "use_flash_attention": on_cuda and efficient_attention,
         "norm_float16": on_cuda and half and bool(arguments.get("norm_float16", False)),
         "use_checkpointing": False,
         "save_mem": False,
@@ -45,6 +48,10 @@ def build_network(config: NetworkConfig, name: str, *, device: torch.device, hal
     arguments.update({key: value for key, value in adapted.items() if key in accepted})
     with torch.device("meta"):
         network: torch.nn.Module = _construct(constructor, arguments, f"{name}_def")
+    if efficient_attention:
+        for module in network.modules():
+            if hasattr(module, "use_flash_attention"):
+                module.use_flash_attention = True  # type: ignore[assignment]
     return network.eval().requires_grad_(False)
 
 

@@ -212,6 +212,20 @@ def test_unknown_regions_are_refused(ddpm: MaisiModels) -> None:
         sample_image(ddpm, size=SIZE, top_region=[1, 1, 0, 0], **SMALL)
 
 
+def test_memory_efficient_attention_changes_nothing_but_rounding(rflow: MaisiModels, mask: np.ndarray) -> None:
+    asking = {
+        name: {**entry, "use_flash_attention": True} if name in ("diffusion_unet_def", "controlnet_def") else entry
+        for name, entry in rflow.config.items()
+    }
+    efficient = MaisiModels.load("rflow-ct", root=rflow.root, network_config=asking)
+
+    image = sample_image_from_mask(efficient, mask, **SMALL)
+
+    flags = {getattr(module, "use_flash_attention", True) for module in efficient.diffusion_unet.modules()}
+    assert flags == {True}
+    np.testing.assert_allclose(image, sample_image_from_mask(rflow, mask, **SMALL), atol=0.05)
+
+
 def test_a_mask_embedded_in_slabs_is_that_embedded_at_once(
     rflow: MaisiModels, mask: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
