@@ -12,6 +12,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,9 @@ class Digests:
 
     def hashed(self, path: str, *, fresh: bool = False) -> FileDigest:
         """The record of the file as it is now, hashed where that is needed (fresh: in any case)."""
-        known = None if fresh else self.current(path)
-        return known or self.record(path, hash_file(self.root / path))
+        if fresh:
+            return self.record(path, hash_file(self.root / path))
+        return self.current(path) or self.record(path, _hash_once(self.root / path))
 
     def record(self, path: str, sha256: str, *, pulled: bool = False, revision: str = "") -> FileDigest:
         """Remember the digest of a file, on disk where that is possible. pulled: it was fetched just now."""
@@ -87,6 +89,17 @@ def hash_file(path: Path) -> str:
     """SHA-256 hex of a file's content."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _hash_once(path: Path) -> str:
+    status = path.stat()
+    return _hash_version(path.resolve(), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _hash_version(path: Path, size: int, mtime_ns: int) -> str:
+    del size, mtime_ns  # they are the key: a folder that can't be written must not be hashed for every case
+    return hash_file(path)
 
 
 def combined_digest(parts: Mapping[str, str]) -> str:

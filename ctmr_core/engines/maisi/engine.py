@@ -100,7 +100,8 @@ class MaisiEngine:
         try:
             parameters = read_parameters(case.engine_parameters)
             source = self._source(parameters)
-            models = self._models(source, keep=False)
+            # Planning may well be done on a machine without the device that will render: shapes are all that is needed.
+            models = MaisiModels.load(self.name, root=source.root, network_config=source.network_config)
             refuse_request(case, self.name, self.sequences, models, parameters)
             self._refuse_weights(source, parameters)
         except EngineError as error:
@@ -123,7 +124,7 @@ class MaisiEngine:
         """One image of a case from noise of ``seed``, and the record of how it was made. label_map None: draw an anatomy."""
         parameters = read_parameters(case.engine_parameters)
         source = self._source(parameters)
-        models = self._models(source, keep=True)
+        models = self._models(source)
         refuse_request(case, self.name, self.sequences, models, parameters)
         self._refuse_weights(source, parameters)
         if label_map is not None and label_map.vocabulary.name != "maisi":
@@ -155,21 +156,14 @@ class MaisiEngine:
     def _config_of(self, root: Path) -> Path | None:
         return self._network_config or own_network_config(self.name, root)
 
-    def _models(self, source: _Source, *, keep: bool) -> MaisiModels:
-        """Networks of ``source``, not read yet. keep: for rendering; others are released first."""
-        if self._loaded is not None and self._loaded[0] == source:
-            return self._loaded[1]
-        models = MaisiModels.load(
-            self.name,
-            root=source.root,
-            network_config=source.network_config,
-            device=self.device,
-            dtype=source.precision,
-        )
-        if keep:
+    def _models(self, source: _Source) -> MaisiModels:
+        """The networks of ``source``, kept for the next case; networks of another source are released first."""
+        if self._loaded is None or self._loaded[0] != source:
             self.close()
+            config, device = source.network_config, self.device
+            models = MaisiModels.load(self.name, root=source.root, network_config=config, device=device, dtype=source.precision)
             self._loaded = (source, models)
-        return models
+        return self._loaded[1]
 
     def _refuse_weights(self, source: _Source, parameters: MaisiParameters) -> None:
         digest = weights_digest(self.name, source.root, source.network_config)

@@ -99,6 +99,10 @@ def pull(
     """
     for licence in licences_of(variant):
         refuse_unaccepted(variant, licence, root, accept_licence)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EngineError("the models folder cannot be made", where=str(root), found=error.strerror) from error
     digests = Digests(root)
     states = []
     for file in released_files(variant, tuple(parts)):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import threading
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +18,7 @@ from ctmr_core.anatomy.label_map import LabelMap
 from ctmr_core.cases.case import Case
 from ctmr_core.cases.label_maps import build_label_map
 from ctmr_core.engines import engine_names, load_engine
+from ctmr_core.engines.maisi import digests as digests_module
 from ctmr_core.engines.maisi import volume as volume_module
 from ctmr_core.engines.maisi.engine import MaisiEngine
 from ctmr_core.engines.maisi.variants import VARIANTS
@@ -223,6 +226,36 @@ def test_weights_of_ones_own_are_named_by_folder_and_digest(weights, tmp_path):
     digest = load_engine("rflow-ct", models=weights).weights_digest
     case = torso(engine_parameters={**SMALL, "models": str(weights), "weights": digest[:12]})
     load_engine("rflow-ct", models=tmp_path).validate(case)
+
+
+def test_cases_for_a_gpu_can_be_planned_without_one_and_are_refused_when_rendered(models):
+    case = torso(engine_parameters={**SMALL, "precision": "bfloat16"})
+    load_engine("rflow-ct").validate(case)
+    with pytest.raises(EngineError, match="reduced precision needs a CUDA device"):
+        render(case)
+
+
+def test_a_models_folder_that_cannot_be_written_is_hashed_once(weights, tmp_path, monkeypatch):
+    root = tmp_path / "models"
+    shutil.copytree(weights, root, ignore=shutil.ignore_patterns("digests.json"))
+    hashed: list[Path] = []
+    real = digests_module.hash_file
+
+    def refuse(path: Path, document: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(digests_module, "hash_file", lambda path: hashed.append(path) or real(path))
+    monkeypatch.setattr(digests_module, "write_json", refuse)
+    first = load_engine("rflow-ct", models=root).weights_digest
+    assert load_engine("rflow-ct", models=root).weights_digest == first
+    assert len(hashed) == 3
+
+
+def test_compat_decodes_in_the_windows_of_the_reference(models):
+    record = render(torso(engine_parameters={**SMALL, "mode": "compat"}))[1].parameters["ct"]
+    assert (record["decode"]["window"], record["decode"]["overlap"]) == ([48, 48, 48], 0.6666)
+    record = render(head(engine_parameters={**SMALL, "mode": "compat"}))[1].parameters["mri_t1"]
+    assert (record["decode"]["window"], record["decode"]["overlap"]) == ([80, 80, 80], 0.4)
 
 
 def test_licences_go_with_the_engine():
