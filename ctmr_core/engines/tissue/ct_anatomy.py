@@ -8,19 +8,19 @@ import numpy as np
 import torch
 
 from ctmr_core.anatomy.tissues import tissue_id
-from ctmr_core.engines.tissue.context import BANDS, RenderContext
+from ctmr_core.engines.tissue.context import RenderContext
 from ctmr_core.engines.tissue.ct_bone import add_shells
 from ctmr_core.engines.tissue.ct_couch import add_couch
+from ctmr_core.engines.tissue.ct_fat import add_fat_planes, add_fat_septa, add_strands, voxels_of
 from ctmr_core.engines.tissue.ct_table import HuDraw
-from ctmr_core.engines.tissue.surfaces import neighbours_of, voxels_beside
+from ctmr_core.engines.tissue.surfaces import flat_indices, neighbours_of, voxels_beside
 from ctmr_core.engines.tissue.vessels import VoxelShares
 
 _GAS = -880.0  # HU of a bubble smaller than a few voxels
 _BUBBLE_LEVEL = 1.15  # texture below minus this is gas: about one eighth of the stool
 _DENSEST_FOOD = 80.0  # HU above the mean of the contents
-_SEPTUM = 0.16  # half width of a fat septum in standard deviations of the coarse texture, about 1 mm
-_SEPTUM_DEPTH = 85.0  # HU a septum takes off: fat fills half the voxel
 _SKIN_MM = 1.8  # at the trunk (ICRP 110: 1.6-2.1 mm)
+_SKIN_VOXEL = 2.5  # mm: tissue maps of smaller voxels hold the skin
 _LUNG_GRADIENT = 70.0  # HU from front to back of a supine patient's lung in inspiration
 _LUNG_DEPTH = 180.0  # mm from front to back of an adult's lung
 
@@ -31,7 +31,7 @@ class HuTables:
 
     cortical: HU of solid cortical bone per label; the ``mean`` of that tissue is the spongy bone beneath it, see
     ``add_shells``. lung_vessel, hepatic_vessel: HU of the blood in the vessels grown into these organs.
-    skin: HU of skin.
+    skin, fat, mesenteric_vessel: HU of the layers and strands the tissue map is too coarse for.
     """
 
     mean: np.ndarray
@@ -41,6 +41,8 @@ class HuTables:
     lung_vessel: float
     hepatic_vessel: float
     skin: float
+    fat: float
+    mesenteric_vessel: float
 
 
 def population_tables(context: RenderContext, draw: HuDraw) -> HuTables:
@@ -57,6 +59,8 @@ def population_tables(context: RenderContext, draw: HuDraw) -> HuTables:
         lung_vessel=float(draw.mean[tissue_id("lung_vessel")]),
         hepatic_vessel=float(draw.mean[tissue_id("hepatic_vessel")]),
         skin=float(draw.mean[tissue_id("skin")]),
+        fat=float(draw.mean[tissue_id("subcutaneous_fat")]),
+        mesenteric_vessel=float(draw.mean[tissue_id("portal_blood")]),
     )
 
 
@@ -69,6 +73,8 @@ def paint(context: RenderContext, tables: HuTables) -> torch.Tensor:
     if texture > 0:
         add_texture(hu, context, tables.fine * np.float32(texture), tables.coarse * np.float32(texture))
         add_fat_septa(hu, context, texture)
+        add_fat_planes(hu, context, tables.fat)
+        add_strands(hu, context, tables.mesenteric_vessel)
         add_gas_bubbles(hu, context, tables.mean)
         add_lung_gradient(hu, context, texture)
         add_vessels(hu, context.lung_vessels, tables.lung_vessel)
@@ -86,10 +92,10 @@ def add_texture(hu: torch.Tensor, context: RenderContext, fine: np.ndarray, coar
 
 def add_skin(hu: torch.Tensor, context: RenderContext, skin_hu: float) -> None:
     """Skin where the voxels are too coarse for the tissue map to hold any: a share of the outermost fat; in place."""
-    if bool((context.tissues == tissue_id("skin")).any()):
+    if max(context.spacing) <= _SKIN_VOXEL or bool((context.tissues == tissue_id("skin")).any()):
         return
     air = context.tissues == 0
-    place = torch.nonzero((voxels_beside(air) & (context.tissues == tissue_id("subcutaneous_fat"))).view(-1)).view(-1)
+    place = flat_indices(voxels_beside(air) & (context.tissues == tissue_id("subcutaneous_fat")))
     if not len(place):
         return
     faces = sum(air.view(-1).index_select(0, neighbour).to(torch.float32) for neighbour in neighbours_of(place, context.size))
@@ -99,42 +105,21 @@ def add_skin(hu: torch.Tensor, context: RenderContext, skin_hu: float) -> None:
     flat[place] = torch.lerp(flat[place], torch.full_like(share, skin_hu), share)
 
 
-def add_fat_septa(hu: torch.Tensor, context: RenderContext, texture: float) -> None:
-    """Broken sheets of fat between the fascicles of muscle: where the coarse texture passes through zero; in place."""
-    muscle = _voxels_of(context, "muscle")
-    if not len(muscle):
-        return
-    field = context.band("coarse").view(-1)
-    fat = field[muscle].abs_().mul_(-1.0 / _SEPTUM).add_(1.0).clamp_(min=0.0)
-    # The same field a few correlation lengths away is as good as an independent one.
-    away = round(4 * BANDS["coarse"] / context.spacing[0]) * context.size[1] * context.size[2]
-    fat.mul_(field[(muscle + away) % len(field)].add_(0.2).clamp_(0.0, 1.0))
-    hu.view(-1).index_add_(0, muscle, fat, alpha=-_SEPTUM_DEPTH * texture)
-
-
 def add_gas_bubbles(hu: torch.Tensor, context: RenderContext, mean: np.ndarray) -> None:
     """Bubbles of gas in the stool, where its texture is thinnest; in place.
 
     What is denser than ``mean`` (HU by label and tissue) is held within the range of food without contrast medium.
     """
-    stool = _voxels_of(context, "stool")
+    stool = voxels_of(context, "stool")
     flat = hu.view(-1)
     if len(stool):
         field = context.band("coarse").view(-1)[stool].mul_(0.75).add_(context.band("fine").view(-1)[stool], alpha=0.66)
         gas = field.neg_().sub_(_BUBBLE_LEVEL).mul_(4.0).clamp_(0.0, 1.0)
         flat[stool] = torch.lerp(flat[stool], torch.full_like(gas, _GAS), gas)
-    contents = _voxels_of(context, "stool", "bowel_content", "stomach_content")
+    contents = voxels_of(context, "stool", "bowel_content", "stomach_content")
     if len(contents):
         ceiling = torch.from_numpy(mean.reshape(-1) + np.float32(_DENSEST_FOOD)).to(hu.device)
         flat[contents] = torch.minimum(flat[contents], ceiling[context.code.index.view(-1)[contents]])
-
-
-def _voxels_of(context: RenderContext, *names: str) -> torch.Tensor:
-    """Flat indices of the voxels of these tissues."""
-    chosen = context.tissues == tissue_id(names[0])
-    for name in names[1:]:
-        chosen |= context.tissues == tissue_id(name)
-    return torch.nonzero(chosen.view(-1)).view(-1)
 
 
 def add_lung_gradient(hu: torch.Tensor, context: RenderContext, texture: float) -> None:

@@ -7,6 +7,7 @@ import torch
 
 from ctmr_core.anatomy.tissues import tissue_id
 from ctmr_core.engines.tissue.context import RenderContext
+from ctmr_core.engines.tissue.ct_fat import voxels_of
 from ctmr_core.engines.tissue.psf import blur
 from ctmr_core.engines.tissue.surfaces import neighbours_of
 
@@ -21,8 +22,8 @@ _SHELL_MM = {
     "right rib": 0.7,
     "left hip": 0.7,
     "right hip": 0.7,
-    "left femur": 1.6,
-    "right femur": 1.6,
+    "left femur": 1.2,
+    "right femur": 1.2,
     "left humerus": 1.6,
     "right humerus": 1.6,
     "skull": 2.6,
@@ -48,16 +49,13 @@ def add_shells(hu: torch.Tensor, context: RenderContext, cortical_hu: np.ndarray
     ``hu`` holds, wherever the tissue map happened to meet the shell. Heads (vocabulary ``brain``) keep the tables of the
     skull where the tissue map has them. cortical_hu: float32, HU of cortical bone per label id.
     """
-    solid = context.tissues == tissue_id("cortical_bone")
     if context.label_map.vocabulary.name != "maisi":
-        shell = torch.nonzero(solid.view(-1)).view(-1)
+        shell = voxels_of(context, "cortical_bone")
         owner = context.labels.view(-1)[shell].to(torch.int64)
         share = _thickness(context).to(hu.device)[owner].div_(_voxel(context)).clamp_(max=1.0)
         _mix(hu, shell, share, owner, cortical_hu)
         return
-    for spongy in ("trabecular_bone", "skull_diploe"):
-        solid |= context.tissues == tissue_id(spongy)
-    bone = torch.nonzero(solid.view(-1)).view(-1)
+    bone = voxels_of(context, "cortical_bone", "trabecular_bone", "skull_diploe")
     if not len(bone):
         return
     owner = context.labels.view(-1)[bone].to(torch.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 
@@ -29,3 +30,10 @@ def voxels_beside(mask: torch.Tensor) -> torch.Tensor:
         beside.narrow(axis, 1, n - 1).logical_or_(mask.narrow(axis, 0, n - 1))
         beside.narrow(axis, 0, n - 1).logical_or_(mask.narrow(axis, 1, n - 1))
     return beside
+
+
+def flat_indices(mask: torch.Tensor) -> torch.Tensor:
+    """Ascending flat indices (int64) of the true voxels of ``mask``."""
+    if mask.device.type == "cpu":  # NumPy takes a third of the time
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return torch.nonzero(mask.view(-1)).view(-1)

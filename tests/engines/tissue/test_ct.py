@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from ctmr_core.anatomy.label_map import LabelIntensity, LabelMap
 from ctmr_core.anatomy.tissues import tissue_id, tissues
+from ctmr_core.anatomy.vocabulary import load_vocabulary
 from ctmr_core.engines.tissue.context import RenderContext
 from ctmr_core.engines.tissue.ct import HU_RANGE
 from ctmr_core.engines.tissue.ct_couch import add_couch
@@ -136,6 +137,78 @@ def test_lungs_show_vessels_and_are_denser_at_the_back(body: LabelMap) -> None:
     back = np.median(image[:, :28][lung[:, :28]])
     front = np.median(image[:, 28:][lung[:, 28:]])
     assert 5 < back - front < 60
+
+
+def ball_of_bone(mm: float, label: str) -> tuple[LabelMap, np.ndarray]:
+    """A ball of spongy bone of radius 15 mm in muscle; the distance in mm of every voxel from its centre."""
+    n = int(48 / mm)
+    x, y, z = np.meshgrid(*[(np.arange(n) - (n - 1) / 2) * mm] * 3, indexing="ij")
+    radius = np.sqrt(x**2 + y**2 + z**2)
+    vocabulary = load_vocabulary("maisi")
+    bone = radius < 15
+    labels = np.where(bone, vocabulary.label(label).id, vocabulary.label("body").id).astype(np.uint8)
+    tissue_map = np.where(bone, tissue_id("trabecular_bone"), tissue_id("muscle")).astype(np.uint8)
+    return LabelMap(labels, np.diag([mm, mm, mm, 1.0]), vocabulary, tissue_map), radius
+
+
+@pytest.mark.parametrize("mm", [1.0, 2.0, 3.0])
+def test_shells_of_bones_are_closed_whatever_the_tissue_map_met_of_them(mm: float) -> None:
+    label_map, radius = ball_of_bone(mm, "left hip")
+    dashed = label_map.tissues.copy()
+    rim = (radius < 15) & (radius > 14.3)
+    dashed[rim] = tissue_id("cortical_bone")
+    flat = {"texture": 0.0, "noise": 0.0, "kernel": "sharp"}
+    case = make_case(label_map, ct=flat)
+    image, same = (
+        TissueEngine().render(case, replace(label_map, tissues=tissue_map), 0)["ct"] for tissue_map in (label_map.tissues, dashed)
+    )
+    assert np.array_equal(image, same)
+    outermost = (radius < 15) & ndimage.binary_dilation(radius >= 15)
+    core = np.median(image[radius < 7])
+    assert image[outermost].min() > core + 60
+    assert np.abs(image[radius < 7] - core).max() < 3
+
+
+def test_shells_hold_the_same_bone_at_every_voxel_size() -> None:
+    excess = []
+    for mm in (1.0, 1.5, 3.0):
+        label_map, _ = ball_of_bone(mm, "left hip")
+        flat = {"texture": 0.0, "noise": 0.0}
+        image = TissueEngine().render(make_case(label_map, ct=flat), label_map, 0)["ct"].astype(float)
+        bone = label_map.voxels == label_map.vocabulary.label("left hip").id
+        context = RenderContext(make_case(label_map, ct=flat), label_map, 0)
+        hu = draw_hu("native", context.rng("ct/subject"), context.rng("ct/scanner")).mean
+        spongy, cortical, muscle = (hu[tissue_id(name)] for name in ("trabecular_bone", "cortical_bone", "muscle"))
+        excess.append((image - np.where(bone, spongy, muscle)).sum() * mm**3 / (cortical - spongy))
+    area = 4 * np.pi * 15**2
+    assert all(0.4 * area < value < 1.1 * area for value in excess), excess
+
+
+def test_skin_is_a_closed_line_where_voxels_are_too_coarse_for_it() -> None:
+    body = small_body((72, 56, 16), (3.5, 3.5, 3.5))
+    image = render(body, texture=0.0, noise=0.0)
+    inside = ndimage.binary_erosion(body.voxels > 0, border_value=1)
+    outermost = (body.voxels > 0) & ~inside
+    beneath = (
+        inside & ~ndimage.binary_erosion(inside, iterations=2, border_value=1) & (body.tissues == tissue_id("subcutaneous_fat"))
+    )
+    assert np.median(image[beneath]) < -80
+    assert image[outermost].std() < 120
+    assert image[outermost].min() > -700
+
+
+def test_fat_between_organs_holds_strands_and_muscles_part_at_fat_planes(body: LabelMap) -> None:
+    vocabulary, size = load_vocabulary("maisi"), (60, 60, 30)
+    labels = np.full(size, vocabulary.label("body").id, np.uint8)
+    fat = np.full(size, tissue_id("visceral_fat"), np.uint8)
+    mesentery = LabelMap(labels, np.diag([1.5, 1.5, 1.5, 1.0]), vocabulary, fat)
+    values = render(mesentery, noise=0.0)
+    assert 0.005 < (values > np.median(values) + 60).mean() < 0.15
+    labels = labels.copy()
+    labels[30:] = vocabulary.label("left iliopsoas").id
+    muscles = replace(mesentery, voxels=labels, tissues=np.full(size, tissue_id("muscle"), np.uint8))
+    values = render(muscles, noise=0.0)
+    assert np.median(values[29]) < np.median(values[10:26]) - 20
 
 
 # The real abdomen ----------------------------------------------------------------------------------------------------
