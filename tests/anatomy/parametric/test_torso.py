@@ -7,6 +7,7 @@ from functools import cache, partial
 import cc3d
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from ctmr_core.anatomy.grid import Grid
 from ctmr_core.anatomy.label_census import LabelCensus, take_census
@@ -150,6 +151,17 @@ def test_nothing_touches_the_air_outside_but_the_skin(person) -> None:
             near |= outside[tuple(part)]
     assert set(np.unique(inner[near])) <= {0, 200}
     assert cc3d.connected_components(label_map.voxels > 0, connectivity=26, return_N=True)[1] == 1
+
+
+@pytest.mark.parametrize("spacing", [1.5, 2.2, 3.0])
+def test_skin_has_no_gaps_or_is_left_to_the_engine(spacing) -> None:
+    torso = parametric_torso(partial(body_rng, "torso", 1))
+    grid = Grid.centred((int(420 / spacing), int(330 / spacing), 6), (spacing,) * 3, torso.center_mm("abdomen"))
+    label_map = torso.label_map(grid)
+    air = label_map.voxels == 0
+    outermost = ~air & ndimage.binary_dilation(air, ndimage.generate_binary_structure(3, 1) * np.array([[[0, 1, 0]]], bool))
+    share = (label_map.tissues[outermost] == tissue_id("skin")).mean()
+    assert share > 0.97 if spacing < 2.5 else share == 0.0
 
 
 def test_tissues_agree_with_labels(person) -> None:
