@@ -150,6 +150,10 @@ def sample(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same image.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Sampling steps; default 30, or 1000 of ddpm-ct.")] = None,
     guidance: Annotated[float | None, typer.Option(min=0, help="Classifier-free guidance; default as released.")] = None,
+    window: Annotated[
+        tuple[int, int, int] | None, typer.Option(metavar="X Y Z", help="Decoding window, latent voxels; default by memory.")
+    ] = None,
+    overlap: Annotated[float, typer.Option(min=0, max=0.99, help="Share by which decoding windows overlap.")] = 0.4,
     compat: Annotated[bool, typer.Option("--compat", help="Number for number as NVIDIA's scripts, defects included.")] = False,
     limits: Annotated[bool, typer.Option("--limits/--no-limits", help="Refuse sizes and spacings the weights never saw.")] = True,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:<n>.")] = "cpu",
@@ -181,6 +185,7 @@ def sample(
             "limits": limits,
             **({"steps": steps} if steps is not None else {}),
             **({"guidance": guidance} if guidance is not None else {}),
+            **({"decode": {"window": window, "overlap": overlap}} if window is not None else {}),
         },
     )
     written, record = sample_to_files(request, out)

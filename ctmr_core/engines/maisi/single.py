@@ -17,6 +17,7 @@ from ctmr_core.anatomy.sequences import MODALITY_CODES
 from ctmr_core.cases.case import Case
 from ctmr_core.engines.maisi.engine import MaisiEngine
 from ctmr_core.engines.maisi.mask_input import nearest_ct_grid, placed_on, read_mask
+from ctmr_core.engines.maisi.sampling import DEFAULT_REGIONS
 from ctmr_core.engines.maisi.variants import variant
 from ctmr_core.engines.registry import load_engine
 from ctmr_core.errors import EngineError
@@ -65,6 +66,9 @@ def sample_to_files(request: SingleRequest, out: Path) -> tuple[list[Path], dict
     if sequence not in MODALITY_CODES:
         raise EngineError("unknown sequence", found=sequence, allowed=MODALITY_CODES)
     region = request.region or ("abdomen" if chosen.is_ct else "head")
+    settings = dict(request.settings)
+    if label_map is None and request.region is None and chosen.is_ct:
+        settings.setdefault("regions", DEFAULT_REGIONS)
     case = Case.model_construct(
         case_id=stem.name,
         body="template:mask" if label_map else f"unlabelled:{region}",
@@ -72,7 +76,7 @@ def sample_to_files(request: SingleRequest, out: Path) -> tuple[list[Path], dict
         size=size,
         spacing=tuple(round(mm, 6) for mm in spacing or ()),
         engine=request.variant,
-        engine_parameters=dict(request.settings),
+        engine_parameters=settings,
         seed=request.seed,
     )
     engine = load_engine(request.variant, device=request.device, models=request.models, network_config=request.network_config)
