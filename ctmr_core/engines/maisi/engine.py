@@ -6,6 +6,7 @@ every variant draws an anatomy of its own; ``rflow-mr`` and ``rflow-mr-brain`` c
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -76,6 +77,8 @@ class MaisiEngine:
         self.root = models_root(models)
         self._network_config = Path(network_config) if network_config else None
         self._loaded: tuple[_Source, MaisiModels] | None = None
+        self._shapes: dict[_Source, MaisiModels] = {}
+        self._digests: dict[_Source, tuple[dict[Path, tuple[int, int] | None], str]] = {}
 
     @property
     def sequences(self) -> frozenset[str]:
@@ -100,9 +103,10 @@ class MaisiEngine:
         try:
             parameters = read_parameters(case.engine_parameters)
             source = self._source(parameters)
-            # Planning may well be done on a machine without the device that will render: shapes are all that is needed.
-            models = MaisiModels.load(self.name, root=source.root, network_config=source.network_config)
-            refuse_request(case, self.name, self.sequences, models, parameters)
+            if source not in self._shapes:
+                # Planning may be done on a machine without the device that will render: what the networks take is enough.
+                self._shapes[source] = MaisiModels.load(self.name, root=source.root, network_config=source.network_config)
+            refuse_request(case, self.name, self.sequences, self._shapes[source], parameters)
             self._refuse_weights(source, parameters)
         except EngineError as error:
             raise error.located(f"case {case.case_id}") from error
@@ -138,7 +142,7 @@ class MaisiEngine:
         request = VolumeRequest(case.size, case.spacing, sequence, voxels, case.unlabelled_region)
         with one_thread(self.device):
             image, record = sample_volume(models, request, parameters, seed)
-        record["weights"] = weights_digest(self.name, source.root, source.network_config)
+        record["weights"] = self._digest(source)
         return image, record
 
     def close(self) -> None:
@@ -166,13 +170,8 @@ class MaisiEngine:
         return self._loaded[1]
 
     def _refuse_weights(self, source: _Source, parameters: MaisiParameters) -> None:
-        digest = weights_digest(self.name, source.root, source.network_config)
-        missing = missing_weights(self.name, source.root, file_states(self.name, source.root))
-        if missing is not None:
-            raise missing
-        if parameters.weights is None:
-            return
-        if not digest.startswith(parameters.weights):
+        digest = self._digest(source)
+        if parameters.weights is not None and not digest.startswith(parameters.weights):
             raise EngineError(
                 "the weights in place are not the ones the case names",
                 where="engine_parameters.weights",
@@ -180,6 +179,33 @@ class MaisiEngine:
                 allowed=f"{digest[:16]} for what is in {source.root}",
                 fix="put the weights that are meant there, or name these",
             )
+
+    def _digest(self, source: _Source) -> str:
+        """The weights' digest, or the error that says what is missing. Asked for every case, so looked up by the files' times."""
+        known = self._digests.get(source)
+        if known is not None and known[0] == _versions(known[0]):
+            return known[1]
+        digest = weights_digest(self.name, source.root, source.network_config)
+        states = file_states(self.name, source.root)
+        missing = missing_weights(self.name, source.root, states)
+        if missing is not None:
+            raise missing
+        paths = [state.path for state in states] + ([source.network_config] if source.network_config else [])
+        self._digests[source] = (_versions(paths), digest)
+        return digest
+
+
+def _versions(paths: Iterable[Path]) -> dict[Path, tuple[int, int] | None]:
+    """Size and time of files, None where there is none."""
+    found: dict[Path, tuple[int, int] | None] = {}
+    for path in paths:
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            found[path] = None
+        else:
+            found[path] = (status.st_size, status.st_mtime_ns)
+    return found
 
 
 class RflowCtEngine(MaisiEngine):

@@ -258,6 +258,16 @@ def test_compat_decodes_in_the_windows_of_the_reference(models):
     assert (record["decode"]["window"], record["decode"]["overlap"]) == ([80, 80, 80], 0.4)
 
 
+def test_weights_that_vanish_while_an_engine_is_open_are_missed(weights, tmp_path):
+    root = tmp_path / "models"
+    shutil.copytree(weights, root)
+    engine = load_engine("rflow-ct", models=root)
+    engine.validate(torso())
+    (root / "models/controlnet_3d_rflow-ct.pt").unlink()
+    with pytest.raises(EngineError, match=r"controlnet_3d_rflow-ct\.pt: missing"):
+        engine.validate(torso())
+
+
 def test_licences_go_with_the_engine():
     assert load_engine("rflow-ct").licences == ("NVIDIA Open Model License",)
     assert load_engine("rflow-mr").licences == ("NVIDIA OneWay Noncommercial License (22 March 2022)",)
