@@ -263,6 +263,48 @@ def pair(
         raise typer.Exit(EXIT_FAILED)
 
 
+@models_app.command()
+@report_errors
+def mask(
+    variant: VariantArgument,
+    organ: Annotated[
+        list[str], typer.Option(metavar="NAME=SIZE", help="Size 0..1 (-1: absent) of an organ or tumour. Repeatable.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Label map to write: .nii or .nii.gz.")],
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same label map.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Sampling steps.")] = 1000,
+    attempts: Annotated[int, typer.Option(min=1, max=100, help="Drawn at most until the tumour asked for is there.")] = 3,
+    compat: Annotated[bool, typer.Option("--compat", help="Number for number as NVIDIA's scripts, defects included.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:<n>.")] = "cpu",
+    root: RootOption = None,
+    network_config: Annotated[Path | None, typer.Option(help="JSON of networks of another size.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw a label map of given organ sizes (256 voxels of 1.5 mm along each axis, maisi ids); see it as a template or render it.
+
+    Example: `ctmr models mask rflow-ct --organ liver=0.6 --organ "lung tumor=0.5" --out labels.nii.gz --device cuda`
+    """
+    from ctmr_core.engines.maisi.mask_output import mask_to_files
+
+    written, record = mask_to_files(
+        variant,
+        _organ_sizes(organ),
+        out,
+        seed=seed,
+        steps=steps,
+        attempts=attempts,
+        compat=compat,
+        device=device,
+        models=root,
+        network_config=network_config,
+    )
+    if as_json:
+        print_json({"files": [str(path) for path in written], **record})
+        return
+    for path in written:
+        console.print(Text(str(path)), soft_wrap=True)
+
+
 def _organ_sizes(organs: list[str]) -> dict[str, float]:
     sizes = {}
     for text in organs:

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ctmr_core.engines.maisi import released
+from ctmr_core.engines.maisi.anatomy_sizes import SIZE_SLOTS
 from pipelines.cli.main import app
 from tests.engines.maisi.bank_maker import entry, write_bank
 from tests.engines.maisi.checkpoints import shrink, write_checkpoints
@@ -47,7 +48,7 @@ def published(mirror, monkeypatch) -> None:
     monkeypatch.setattr(released, "SHA256", digests)
 
 
-@pytest.mark.parametrize("command", ["pull", "list", "verify", "sample", "pair"])
+@pytest.mark.parametrize("command", ["pull", "list", "verify", "sample", "pair", "mask"])
 def test_every_command_has_help_with_an_example(run, command):
     result = run(command, "--help")
     assert result.exit_code == 0
@@ -262,3 +263,23 @@ def test_compat_writes_what_the_reference_makes(run, golden, tmp_path, name):  #
     else:
         assert difference.max() <= 1
         assert (difference == 0).mean() > 0.998
+
+
+def test_a_label_map_is_drawn_of_organ_sizes(run, golden, tmp_path):  # noqa: F811
+    config = shrink(golden.network("rflow")) | {"mask_generation_latent_shape": [4, 8, 8, 8]}
+    root = tmp_path / "models"
+    networks = ("mask_generation_autoencoder", "mask_generation_diffusion")
+    write_checkpoints(root, "rflow-ct", config, netseed=300, networks=networks)
+    (root / "network_rflow-ct.json").write_text(json.dumps(config))
+    organs = [part for name in SIZE_SLOTS for part in ("--organ", f"{name}=-1")]
+    refused = run("mask", "rflow-ct", "--organ", "liver=0.5", "--steps", 2, "--out", "labels.nii.gz")
+    assert "give all ten sizes" in refused.output
+    (root / "datasets").mkdir()
+    (root / "datasets/all_anatomy_size_conditions.json").write_text(json.dumps([{"organ_size": [0.5] * 5 + [-1] * 5}]))
+    result = run("mask", "rflow-ct", *organs, "--steps", 2, "--out", "labels.nii.gz", "--json")
+    assert result.exit_code == 0, result.output
+    labels = nib.load(tmp_path / "labels.nii.gz")
+    assert labels.shape == (32, 32, 32)
+    assert labels.get_data_dtype() == np.uint8
+    np.testing.assert_allclose(labels.header.get_zooms(), (1.5, 1.5, 1.5))
+    assert json.loads(result.stdout)["size_vector"] == [-1] * 10

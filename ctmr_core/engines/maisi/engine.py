@@ -28,7 +28,7 @@ from ctmr_core.engines.maisi.parameters import MaisiParameters, read_parameters
 from ctmr_core.engines.maisi.released import released_files
 from ctmr_core.engines.maisi.requests import refuse_request
 from ctmr_core.engines.maisi.variants import variant
-from ctmr_core.engines.maisi.volume import VolumeRequest, one_thread, sample_volume
+from ctmr_core.engines.maisi.volume import VolumeRequest, device_named, one_thread, sample_volume
 from ctmr_core.errors import EngineError
 
 _NOISE = "maisi/noise"  # one stream for all sequences of a case, so that they differ in nothing but the modality
@@ -66,10 +66,7 @@ class MaisiEngine:
         models: str | Path | None = None,
         network_config: str | Path | None = None,
     ) -> None:
-        try:
-            self.device = torch.device(device)
-        except RuntimeError as error:
-            raise EngineError("unknown device", found=device, allowed="cpu, cuda, cuda:<n>") from error
+        self.device = device_named(device)
         if threads is not None:
             if threads < 1:
                 raise EngineError("threads must be at least 1", found=threads)

@@ -20,7 +20,7 @@ from ctmr_core.engines.maisi.paired import Accept, sample_pair
 from ctmr_core.engines.maisi.released import Part, licences_of, released_files
 from ctmr_core.engines.maisi.single import stem_of, write_volume
 from ctmr_core.engines.maisi.variants import check_limits, variant
-from ctmr_core.engines.maisi.volume import one_thread
+from ctmr_core.engines.maisi.volume import device_named, one_thread
 from ctmr_core.errors import EngineError
 
 
@@ -76,7 +76,7 @@ def pair_to_files(request: PairRequest, out: Path, accept: Accept | None = None)
         root=root,
         network_config=config,
         device=request.device,
-        dtype=default_precision(_device(request.device)),
+        dtype=default_precision(device_named(request.device)),
     )
     known = root / "datasets" / "all_anatomy_size_conditions.json"
     try:
@@ -112,15 +112,6 @@ def pair_to_files(request: PairRequest, out: Path, accept: Accept | None = None)
     }
     label_map = LabelMap(pair.mask, grid.affine, load_vocabulary("maisi"))
     return write_volume(out, pair.image, grid.affine, record, label_map), record
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise EngineError("unknown device", found=name, allowed="cpu, cuda, cuda:<n>") from error
 
 
 def _bank(name: str, folder: Path) -> MaskBank:

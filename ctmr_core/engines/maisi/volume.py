@@ -27,6 +27,7 @@ from ctmr_core.engines.maisi.models import MaisiModels
 from ctmr_core.engines.maisi.noise import Seed
 from ctmr_core.engines.maisi.parameters import MaisiParameters
 from ctmr_core.engines.maisi.sampling import sample_image, sample_image_from_mask
+from ctmr_core.errors import EngineError
 
 _NAMES: dict[torch.dtype, Precision] = {
     torch.float32: "float32",
@@ -145,6 +146,14 @@ class Decoder:
             "decode": self.used.record() if self.used else None,
             "out_of_memory": [decoding.record() for decoding in self.fallen],
         }
+
+
+def device_named(name: str) -> torch.device:
+    """The device of that name; ``EngineError`` where torch knows none."""
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise EngineError("unknown device", found=name, allowed="cpu, cuda, cuda:<n>") from error
 
 
 @contextmanager
