@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-#: sequence name -> modality code of the MAISI networks.
+#: sequence name -> modality code of the MAISI networks. Their class embedding has 128 rows; codes without a name here are free.
 MODALITY_CODES: dict[str, int] = {
     "unknown": 0,
     "ct": 1,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ctmr_core.anatomy.sequences import MODALITY_CODES
 from ctmr_core.errors import EngineError
 
 AUTOENCODER = "autoencoder"
@@ -18,29 +19,6 @@ MASK_DIFFUSION = "mask_generation_diffusion"
 IMAGE_NETWORKS = (AUTOENCODER, DIFFUSION_UNET)
 """Networks, named as in the configuration (``<name>_def``)."""
 
-MODALITY_CODES = {
-    "unknown": 0,
-    "ct": 1,
-    "ct_wo_contrast": 2,
-    "ct_contrast": 3,
-    "mri": 8,
-    "mri_t1": 9,
-    "mri_t2": 10,
-    "mri_flair": 11,
-    "mri_pd": 12,
-    "mri_dwi": 13,
-    "mri_adc": 14,
-    "mri_ssfp": 15,
-    "mri_mra": 16,
-    "mri_t1c": 17,
-    "mri_swi": 20,
-    "mri_t1_skull_stripped": 29,
-    "mri_t2_skull_stripped": 30,
-    "mri_flair_skull_stripped": 31,
-    "mri_swi_skull_stripped": 32,
-    "mri_mra_skull_stripped": 33,
-}
-"""configs/modality_mapping.json. The class embedding has 128 rows; codes without a name here are free."""
 LAST_CT_CODE = 7
 """Codes up to here (0, unknown, included) have the CT intensity range."""
 
