@@ -209,7 +209,7 @@ def _read_parquet(path: Path) -> pa.Table:
 
 
 def _check_version(path: Path, metadata: dict[bytes, bytes]) -> None:
-    version = metadata.get(META_SCHEMA, str(SCHEMA_VERSION).encode()).decode()
+    version = metadata.get(META_SCHEMA, str(SCHEMA_VERSION).encode()).decode(errors="replace")
     if version != str(SCHEMA_VERSION):
         raise ManifestError(
             "the manifest has another schema version",
