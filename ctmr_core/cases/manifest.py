@@ -195,7 +195,8 @@ def _read_parquet(path: Path) -> pa.Table:
     try:
         with path.open("rb") as stream:  # a path would be read through a file system that hides why it failed
             table = pq.read_table(stream, page_checksum_verification=True)
-        _ = table.column_names, table.schema.metadata  # decoded on first use
+        table.schema.to_string()  # names, those inside lists and structs too, are decoded on first use
+        _ = table.schema.metadata
         table.validate(full=True)
         return table
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
