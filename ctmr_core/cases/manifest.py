@@ -195,8 +195,7 @@ def _read_parquet(path: Path) -> pa.Table:
     try:
         with path.open("rb") as stream:  # a path would be read through a file system that hides why it failed
             table = pq.read_table(stream, page_checksum_verification=True)
-        table.schema.to_string()  # names, those inside lists and structs too, are decoded on first use
-        _ = table.schema.metadata
+        _ = _names(table.schema), table.schema.metadata  # decoded on first use
         table.validate(full=True)
         return table
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
@@ -207,6 +206,15 @@ def _read_parquet(path: Path) -> pa.Table:
             where=str(path),
             fix="plan it again; it may have been truncated while it was copied",
         ) from error
+
+
+def _names(fields: Iterable[pa.Field]) -> list[str]:
+    """The names of fields and of the fields inside their lists and structs."""
+    found = []
+    for field in fields:
+        nested = [field.type.field(index) for index in range(field.type.num_fields)]
+        found += [field.name, *_names(nested)]
+    return found
 
 
 def _check_version(path: Path, metadata: dict[bytes, bytes]) -> None:
