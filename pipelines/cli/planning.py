@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from ctmr_core.errors import CtmrError
 from pipelines.cli.console import EXIT_FAILED, console, error_console, print_json, report_errors
 
 if TYPE_CHECKING:
     from ctmr_core.anatomy.templates.library import TemplateLibrary
-    from ctmr_core.cases.case import Case
     from ctmr_core.cases.manifest import Manifest
-    from ctmr_core.engines.base import Engine
 
 RECIPE_SUFFIXES = (".yaml", ".yml")
 
@@ -70,29 +66,18 @@ def _plan(path: Path, library: Path | None) -> Manifest:
     from ctmr_core.cases.planner import plan as plan_recipe
     from ctmr_core.cases.recipe import load_recipe
     from ctmr_core.engines.registry import engine_identity
+    from pipelines.flows.admission import Examiner
 
     recipe = load_recipe(path)
-    return plan_recipe(recipe, _open(library), engine_identity, (_validate_case,))
+    return plan_recipe(recipe, _open(library), engine_identity, (Examiner(None, needs_library=False).examine,))
 
 
 def _checked_manifest(path: Path, library: Path | None, skip_invalid: bool) -> Manifest:
-    from ctmr_core.cases.bodies import PARAMETRIC_VOCABULARY
-    from ctmr_core.cases.feasibility import refuse_case
     from ctmr_core.cases.manifest import read_manifest
+    from pipelines.flows.admission import Examiner, admit
 
     manifest = read_manifest(path, skip_invalid)
-    opened = _open(library)
-    for case in manifest.distinct_cases():
-        try:
-            if opened is not None and case.template_id is not None:
-                vocabulary = opened.row(case.template_id).vocabulary
-            else:
-                vocabulary = PARAMETRIC_VOCABULARY.get(case.body.removeprefix("parametric:"), "")
-            if vocabulary:
-                refuse_case(case, vocabulary)
-            _validate_case(case)
-        except CtmrError as error:
-            raise error.located(f"{path}, case {case.case_id}") from error
+    admit(manifest, Examiner(_open(library), needs_library=False), skip_invalid=False)
     return manifest
 
 
@@ -102,21 +87,6 @@ def _open(library: Path | None) -> TemplateLibrary | None:
     from ctmr_core.anatomy.templates.library import TemplateLibrary
 
     return TemplateLibrary.open(library)
-
-
-@cache
-def _engine(name: str) -> Engine:
-    from ctmr_core.engines.registry import load_engine
-
-    return load_engine(name)
-
-
-def _validate_case(case: Case) -> None:
-    """What the engine and the checks say about a case before any work is done."""
-    from ctmr_core.quality.judge import validate_checks
-
-    _engine(case.engine).validate(case)
-    validate_checks(case.checks)
 
 
 def _print_summary(manifest: Manifest, headline: str, as_json: bool, /, **more: Any) -> None:

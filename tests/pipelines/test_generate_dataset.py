@@ -77,6 +77,13 @@ def test_a_case_no_engine_can_render_is_refused_before_any_work(write_manifest: 
     assert not (tmp_path / "out" / "volumes").exists()
 
 
+def test_a_lesion_the_body_cannot_have_is_refused_before_any_work(write_manifest: Write, tmp_path: Path) -> None:
+    manifest = write_manifest([small_case("good"), small_case("bad", lesions=[{"label": "hepatic tumor", "diameter": 20}])])
+    with pytest.raises(CtmrError, match=r"row 2, case bad, field lesions[\s\S]*hepatic tumor"):
+        run_generate_dataset(options(manifest, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_skip_invalid_leaves_bad_rows_out_and_reports_them(write_manifest: Write, tmp_path: Path) -> None:
     manifest = write_manifest([small_case("good"), small_case("bad", engine="no-such-engine")])
     summary = run_generate_dataset(options(manifest, tmp_path / "out", skip_invalid=True))
