@@ -22,10 +22,11 @@ PARAMETRIC_VOCABULARY = {"torso": "maisi", "head": "brain"}
 
 @dataclass(frozen=True)
 class BodyPool:
-    """The bodies of one source. A parametric or unlabelled pool is endless: ``names`` is its one kind, each body a new seed.
+    """The bodies of one source. All pools but templates are endless: ``names`` is the one kind, each body a new seed.
 
     names: bodies as cases name them (``parametric:head``, ``template:<id>``). digests: per name.
-    vocabularies: per name. labels: per name, the label ids in the map (empty for parametric bodies).
+    vocabularies: per name ("" for generated bodies: only their engine knows). labels: per name, the label ids in the map
+    (empty but for templates). parametric: an endless pool.
     """
 
     names: tuple[str, ...]
@@ -48,6 +49,9 @@ def body_pools(recipe: Recipe, group: int, library: TemplateLibrary | None) -> l
         if source.unlabelled is not None:
             vocabulary = UNLABELLED_REGIONS[source.unlabelled]
             pools.append(BodyPool((f"unlabelled:{source.unlabelled}",), ("",), ((),), (vocabulary,), source.weight, True))
+            continue
+        if source.generated is not None:
+            pools.append(BodyPool((f"generated:{source.generated}",), ("",), ((),), ("",), source.weight, True))
             continue
         assert source.templates is not None  # noqa: S101 - the recipe made sure
         if library is None:

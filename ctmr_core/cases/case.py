@@ -14,6 +14,7 @@ from ctmr_core.anatomy.sequences import MODALITY_CODES, is_ct
 SCHEMA_VERSION = 1
 CASE_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,79}$"  # a file name on every system: no dots, no separators
 PARAMETRIC_BODIES = ("torso", "head")
+GENERATED_PATTERN = r"^[a-z][a-z0-9_-]{0,63}$"  # what an engine calls a way to make bodies
 #: Of bodies without labels: what should be in view, for engines that draw anatomy and image in one. -> vocabulary of the map.
 UNLABELLED_REGIONS = {"head": "brain", "chest": "maisi", "abdomen": "maisi", "pelvis": "maisi"}
 
@@ -34,9 +35,11 @@ class Lesion(BaseModel):
 class Case(BaseModel):
     """One manifest row, validated and frozen.
 
-    body: ``"parametric:torso"``, ``"parametric:head"``, ``"template:<template id>"``, or ``"unlabelled:<region>"`` for engines
-        that draw the anatomy themselves; its label map is all background.
-    body_seed: the person (parametric) or the deformation (template); equal body and body_seed are the same body.
+    body: ``"parametric:torso"``, ``"parametric:head"``, ``"template:<template id>"``, ``"generated:<way>"`` for engines that make
+        the label map too (``BodyEngine``), or ``"unlabelled:<region>"`` for engines that draw the anatomy without one; its
+        label map is all background.
+    body_seed: the person (parametric, generated) or the deformation (template); equal body and body_seed are the same body
+        (of a generated one: under the same engine, parameters, grid and attempt).
     size, spacing: voxels and mm per voxel along [x, y, z], RAS+.
     center: region (head, chest, abdomen, pelvis) or label name the field of view is centred on; "" = middle of the body.
     deformation: greatest displacement in mm of the smooth random warp of a template (0 = as it is).
@@ -75,9 +78,12 @@ class Case(BaseModel):
             return body
         if source == "template" and re.fullmatch(CASE_ID_PATTERN, name):
             return body
+        if source == "generated" and re.fullmatch(GENERATED_PATTERN, name):
+            return body
         kinds = ", ".join(f"parametric:{name}" for name in PARAMETRIC_BODIES)
         regions = "|".join(UNLABELLED_REGIONS)
-        raise ValueError(f"unknown body {body!r}; allowed: {kinds}, template:<template id>, unlabelled:<{regions}>")
+        allowed = f"{kinds}, template:<template id>, generated:<what the engine makes>, unlabelled:<{regions}>"
+        raise ValueError(f"unknown body {body!r}; allowed: {allowed}")
 
     @field_validator("sequences")
     @classmethod
@@ -113,14 +119,19 @@ class Case(BaseModel):
         return name if source == "unlabelled" else None
 
     @property
+    def is_generated(self) -> bool:
+        """Whether the engine makes the body's label map."""
+        return self.body.startswith("generated:")
+
+    @property
     def template_id(self) -> str | None:
-        """The template's id, or None for a parametric body."""
+        """The template's id, or None for every other body."""
         source, _, name = self.body.partition(":")
         return name if source == "template" else None
 
     @property
     def body_identity(self) -> str:
-        """What must not be shared between splits: the template, or the parametric person."""
+        """What must not be shared between splits: the template, or the parametric or generated person."""
         return self.body if self.template_id else f"{self.body}:{self.body_seed}"
 
     @property

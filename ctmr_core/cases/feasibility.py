@@ -37,7 +37,7 @@ def refuse_unrenderable(recipe: Recipe, pools: Sequence[Sequence[BodyPool]]) -> 
     """``RecipeError`` for sequences, centres and lesions that the bodies of a group cannot have."""
     for index, group_pools in enumerate(pools):
         _refuse_anatomy_of_unlabelled(recipe, index, group_pools)
-        for name in sorted({name for pool in group_pools for name in pool.vocabularies}):
+        for name in sorted({name for pool in group_pools for name in pool.vocabularies if name}):
             vocabulary = load_vocabulary(name)
             _refuse_sequences(recipe, index, vocabulary)
             _refuse_centers(recipe, index, vocabulary)

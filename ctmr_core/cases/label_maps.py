@@ -35,11 +35,19 @@ def build_label_map(case: Case, library: TemplateLibrary | None, attempt: int) -
 
     The body, its warp and its tissues depend on ``body`` and ``body_seed`` only, so the same body is the same person in every
     case and attempt; place and shape of lesions depend on case and attempt.
-    Raises ``ManifestError`` when the template is not there or not the one that was planned, ``AnatomyError`` when the anatomy
-    cannot be made (a centre that is not in view, a lesion that does not fit).
+    Raises ``ManifestError`` for generated bodies (``engines.bodies.label_map_of`` asks the engine), and when the template is not
+    there or not the one that was planned; ``AnatomyError`` when the anatomy cannot be made (a centre that is not in view, a
+    lesion that does not fit).
     """
     if case.unlabelled_region is not None:
         return _unlabelled(case, case.unlabelled_region), []
+    if case.is_generated:
+        raise ManifestError(
+            "the engine makes this body",
+            where=f"case {case.case_id}, field body",
+            found=case.body,
+            allowed="parametric:<kind>, template:<template id>, unlabelled:<region>",
+        )
     label_map = _parametric(case) if case.template_id is None else _from_template(case, library)
     records: list[dict[str, Any]] = []
     for index, lesion in enumerate(case.lesions):

@@ -151,6 +151,8 @@ def rows_are_valid(table: pa.Table) -> bool:
 
     if any(column.null_count for column in table.columns):
         return False
+    if pc.any(pc.starts_with(table["body"], "unlabelled:")).as_py():
+        return False  # these allow no lesions, centre or warp: a rule across columns
     if not pc.all(pc.match_substring_regex(table["case_id"], CASE_ID_PATTERN.removesuffix("$") + r"\z")).as_py():
         return False
     for name in ("sequences", "size", "spacing", "lesions"):

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, field_
 from pydantic_core import PydanticCustomError
 
 from ctmr_core.anatomy.sequences import MODALITY_CODES
-from ctmr_core.cases.case import Split
+from ctmr_core.cases.case import GENERATED_PATTERN, Split
 from ctmr_core.cases.distributions import Choice, Number, Real, Spacing, Strict, Weight, apportion, within
 from ctmr_core.cases.problems import gather, near, problems_of
 from ctmr_core.cases.recipe_source import RecipeSource, read_source
@@ -44,7 +44,8 @@ class TemplateQuery(Strict):
 
 
 class BodySource(Strict):
-    """Where bodies come from: a ``parametric`` kind, ``templates``, or nothing but a region in view (``unlabelled``).
+    """Where bodies come from: a ``parametric`` kind, ``templates``, the engine's own (``generated``), or nothing but a region
+    in view (``unlabelled``).
 
     ``weight`` is its share of the group's bodies.
     """
@@ -52,12 +53,14 @@ class BodySource(Strict):
     parametric: Literal["torso", "head"] | None = None
     unlabelled: Literal["head", "chest", "abdomen", "pelvis"] | None = None
     templates: TemplateQuery | None = None
+    generated: Annotated[str, Field(pattern=GENERATED_PATTERN)] | None = None
     weight: Weight = 1.0
 
     @model_validator(mode="after")
     def _one_source_is_given(self) -> BodySource:
-        if sum(source is not None for source in (self.parametric, self.templates, self.unlabelled)) != 1:
-            raise ValueError("a body comes from one source; allowed: either parametric, templates or unlabelled")
+        sources = (self.parametric, self.templates, self.generated, self.unlabelled)
+        if sum(source is not None for source in sources) != 1:
+            raise ValueError("a body comes from one source; allowed: either parametric, templates, generated or unlabelled")
         return self
 
 

@@ -46,3 +46,22 @@ class Engine(Protocol):
     def close(self) -> None:
         """Release models and device memory."""
         ...
+
+
+@runtime_checkable
+class BodyEngine(Protocol):
+    """An engine that also makes the label maps of cases whose body begins with ``generated:``.
+
+    bodies: the bodies it makes, for example ``generated:mask``.
+    """
+
+    bodies: frozenset[str]
+
+    def body(self, case: Case, attempt: int) -> tuple[LabelMap, list[dict[str, Any]]]:
+        """The label map on the case's grid, its lesions placed, and JSON-able records.
+
+        The first record is of the body and has the key ``body``; the others are of the lesions of the case, in their order.
+        The same bytes for the same (case.body, case.body_seed, engine_parameters, size, spacing, attempt); lesions may depend
+        on case.key.
+        """
+        ...

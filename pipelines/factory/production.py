@@ -15,8 +15,8 @@ from typing import Any
 
 from ctmr_core.anatomy.templates.library import TemplateLibrary
 from ctmr_core.cases.case import Case
-from ctmr_core.cases.label_maps import build_label_map
 from ctmr_core.engines import Engine, load_engine
+from ctmr_core.engines.bodies import label_map_of
 from ctmr_core.errors import IntegrityError, StoreError
 from ctmr_core.quality.base import Candidate, Verdict
 from ctmr_core.quality.judge import judge
@@ -144,16 +144,17 @@ class Workshop:
             self._enter(case.case_id, "body", attempt)
             strike(case.case_id, attempt, "render")
             start = time.perf_counter()
-            label_map, lesions = build_label_map(case, self._library, attempt)
+            engine = self._engine(case.engine)
+            label_map, body = label_map_of(case, self._library, engine, attempt)
             trial.timings["body"] = time.perf_counter() - start
             self._enter(case.case_id, "render", attempt)
             start = time.perf_counter()
-            images = self._engine(case.engine).render(case, label_map, attempt)
+            images = engine.render(case, label_map, attempt)
             trial.timings["render"] = time.perf_counter() - start
         except Exception as error:  # noqa: BLE001 - whatever one case raises must not touch its neighbours
             self._keep_error(trial, error)
             return None
-        return Candidate(case, label_map, images), {"images": images.parameters, "lesions": lesions}
+        return Candidate(case, label_map, images), {"images": images.parameters, **body}
 
     def _finish(self, trial: Trial, made: tuple[Candidate, dict[str, Any]]) -> CaseOutcome | None:
         """Judge, then commit or reject; None asks for another attempt."""

@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 
 from ctmr_core.anatomy.templates.library import TemplateLibrary
 from ctmr_core.cases.case import Case
-from ctmr_core.cases.label_maps import build_label_map
 from ctmr_core.cases.manifest import Manifest
 from ctmr_core.engines import load_engine
+from ctmr_core.engines.bodies import label_map_of
 from ctmr_core.errors import StoreError
 from ctmr_core.quality.base import Candidate
 from ctmr_core.quality.judge import judge
@@ -51,9 +51,9 @@ def replay(
     case = planned_case(dataset, case_id)
     committed = dataset.row(case_id) if case_id in dataset else None
     number = attempt if attempt is not None else int(committed["attempt"]) if committed else 0
-    label_map, lesions = build_label_map(case, library, number)
     engine = load_engine(case.engine, device=device, threads=1)
     try:
+        label_map, body = label_map_of(case, library, engine, number)
         images = engine.render(case, label_map, number)
     finally:
         engine.close()
@@ -63,6 +63,4 @@ def replay(
         volume = dataset[case_id]
         differing = {name: int(np.count_nonzero(np.asarray(volume.images[name]) != image)) for name, image in images.items()}
         differing["labels"] = int(np.count_nonzero(np.asarray(volume.labels) != label_map.voxels))
-    return Replay(
-        case_id, number, verdict.accepted, verdict.reasons, differing, {"images": images.parameters, "lesions": lesions}
-    )
+    return Replay(case_id, number, verdict.accepted, verdict.reasons, differing, {"images": images.parameters, **body})

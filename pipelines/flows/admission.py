@@ -14,6 +14,7 @@ from ctmr_core.cases.case import Case
 from ctmr_core.cases.feasibility import refuse_case
 from ctmr_core.cases.manifest import Manifest
 from ctmr_core.engines import Engine, load_engine
+from ctmr_core.engines.bodies import refuse_body
 from ctmr_core.errors import CtmrError, ManifestError
 from ctmr_core.quality.judge import validate_checks
 
@@ -36,6 +37,7 @@ class Examiner:
             refuse_case(case, vocabulary)
         if case.engine not in self._engines:
             self._engines[case.engine] = load_engine(case.engine)
+        refuse_body(case, self._engines[case.engine])
         self._engines[case.engine].validate(case)
         validate_checks(case.checks)
 
