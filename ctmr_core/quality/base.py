@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from ctmr_core.anatomy.label_census import LabelCensus, take_census
 from ctmr_core.anatomy.label_map import LabelMap
 from ctmr_core.cases.case import Case
+from ctmr_core.quality.settings import Thresholds, thresholds
+from ctmr_core.quality.statistics import LabelHistogram, count_values
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +28,13 @@ class Candidate:
     def census(self) -> LabelCensus:
         """Voxels, boxes and volumes of every label; taken once, shared by checks and catalog."""
         return take_census(self.label_map)
+
+    def histogram(self, sequence: str) -> LabelHistogram:
+        """How often each value occurs in each label; counted once per sequence, shared by all checks."""
+        known: dict[str, LabelHistogram] = self.__dict__.setdefault("_histograms", {})
+        if sequence not in known:
+            known[sequence] = count_values(self.label_map.voxels, self.images[sequence])
+        return known[sequence]
 
 
 @dataclass(frozen=True)
@@ -75,3 +84,34 @@ class Check(Protocol):
     def run(self, candidate: Candidate) -> CheckResult:
         """Scores and, where it fails, reasons."""
         ...
+
+
+class ScoredCheck:
+    """Base of checks whose reasons follow from their scores: measuring needs voxels, deciding does not.
+
+    So a stored case can be judged again under other thresholds without reading a voxel. Subclasses give ``name``,
+    ``thresholds``, ``measure`` and ``decide``.
+    """
+
+    name: str
+    thresholds: ClassVar[Thresholds] = {}
+    gate: ClassVar[bool] = False
+
+    def applies(self, case: Case) -> bool:
+        """Whether the check has anything to say about this case; by default it always has."""
+        del case
+        return True
+
+    def measure(self, candidate: Candidate) -> dict[str, float]:
+        """Scores of one attempt, whatever the thresholds; a score that can't be told (nothing in view) is left out."""
+        raise NotImplementedError
+
+    def decide(self, case: Case, scores: Mapping[str, float], limits: Mapping[str, float]) -> list[str]:
+        """One line for everything in ``scores`` that breaks ``limits``; nothing but the arguments may be asked."""
+        raise NotImplementedError
+
+    def run(self, candidate: Candidate) -> CheckResult:
+        """Measure, then decide under the case's thresholds."""
+        scores = self.measure(candidate)
+        limits = thresholds(candidate.case, self.name, self.thresholds)
+        return CheckResult(self.name, scores, tuple(self.decide(candidate.case, scores, limits)))

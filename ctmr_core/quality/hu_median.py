@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
-
-import numpy as np
 
 from ctmr_core.anatomy.sequences import is_ct
 from ctmr_core.cases.case import Case
-from ctmr_core.quality.base import Candidate, CheckResult
-from ctmr_core.quality.label_values import values_of
-from ctmr_core.quality.settings import Thresholds, thresholds
+from ctmr_core.quality.base import Candidate, ScoredCheck
+from ctmr_core.quality.settings import Thresholds
 
 _RIBS_TO_SACRUM = tuple(range(63, 98))
 #: vocabulary -> group -> label ids. The seven of ``maisi`` are MAISI's (all five lobes of the lungs).
@@ -28,7 +26,7 @@ GROUPS: dict[str, dict[str, tuple[int, ...]]] = {
 }
 
 
-class HuMedianCheck:
+class HuMedianCheck(ScoredCheck):
     """Median HU of each group inside its limits. A group with fewer than ``voxels`` voxels in view is passed over."""
 
     name = "hu_median"
@@ -62,20 +60,28 @@ class HuMedianCheck:
     def applies(self, case: Case) -> bool:
         return case.has_ct
 
-    def run(self, candidate: Candidate) -> CheckResult:
-        limits = thresholds(candidate.case, self.name, self.thresholds)
+    def measure(self, candidate: Candidate) -> dict[str, float]:
         groups = GROUPS.get(candidate.label_map.vocabulary.name, {})
-        scores, reasons = {}, []
-        for sequence, image in candidate.images.items():
+        scores = {}
+        for sequence in candidate.images:
             if not is_ct(sequence):
                 continue
             for group, labels in groups.items():
-                values = values_of(candidate, image, labels)
-                if values.size < limits["voxels"]:
-                    continue
-                median = float(np.median(values))
-                low, high = limits[f"{group}_low"], limits[f"{group}_high"]
-                scores[f"{sequence}/{group}"] = median
-                if not low <= median <= high:
-                    reasons.append(f"{sequence}: the median of {group} is {median:.0f} HU; allowed: {low:.0f}..{high:.0f} HU")
-        return CheckResult(self.name, scores, tuple(reasons))
+                values = candidate.histogram(sequence).of(labels)
+                if values.voxels:
+                    scores[f"{sequence}/{group}"] = values.median
+                    scores[f"{sequence}/{group}_voxels"] = float(values.voxels)
+        return scores
+
+    def decide(self, case: Case, scores: Mapping[str, float], limits: Mapping[str, float]) -> list[str]:
+        del case
+        reasons = []
+        for score, median in scores.items():
+            sequence, _, group = score.partition("/")
+            voxels = scores.get(f"{score}_voxels")
+            if voxels is None or voxels < limits["voxels"]:
+                continue
+            low, high = limits[f"{group}_low"], limits[f"{group}_high"]
+            if not low <= median <= high:
+                reasons.append(f"{sequence}: the median of {group} is {median:.0f} HU; allowed: {low:.0f}..{high:.0f} HU")
+        return reasons

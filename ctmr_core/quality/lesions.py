@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import ClassVar
 
 from ctmr_core.cases.case import Case
-from ctmr_core.quality.base import Candidate, CheckResult
-from ctmr_core.quality.settings import Thresholds, thresholds
+from ctmr_core.quality.base import Candidate, ScoredCheck
+from ctmr_core.quality.settings import Thresholds
 
 #: A brain tumour's diameter includes what the part encloses: oedema around the enhancing rim around necrosis.
 _ENCLOSES = {
@@ -17,7 +18,7 @@ _ENCLOSES = {
 }
 
 
-class LesionsCheck:
+class LesionsCheck(ScoredCheck):
     """Every requested lesion has voxels, and all lesions of a kind together have about the volume of their balls.
 
     No upper limit where more may rightly be there: in templates, which can bring lesions of their own, and where several
@@ -32,29 +33,42 @@ class LesionsCheck:
     def applies(self, case: Case) -> bool:
         return bool(case.lesions)
 
-    def run(self, candidate: Candidate) -> CheckResult:
-        case, vocabulary, census = candidate.case, candidate.label_map.vocabulary, candidate.census
-        limits = thresholds(case, self.name, self.thresholds)
+    def measure(self, candidate: Candidate) -> dict[str, float]:
+        vocabulary, census = candidate.label_map.vocabulary, candidate.census
         voxel_ml = math.prod(candidate.label_map.spacing) / 1000.0
-        asked: dict[str, float] = defaultdict(float)
-        for lesion in case.lesions:
-            asked[lesion.label] += math.pi / 6 * lesion.diameter**3 / 1000.0
-        tumor_parts = [label for label in asked if "brain tumor" in label]
-        scores, reasons = {}, []
-        for label, expected_ml in asked.items():
+        scores = {}
+        for label, expected_ml in _asked(candidate.case).items():
             parts = _ENCLOSES.get(label, (label,))
             voxels = sum(census.voxels(vocabulary.label(part).id) for part in parts if part in vocabulary)
-            ratio = voxels * voxel_ml / expected_ml
-            scores[f"{label}/volume_ratio"] = ratio
-            if voxels == 0:
+            scores[f"{label}/volume_ratio"] = voxels * voxel_ml / expected_ml
+            scores[f"{label}/expected_voxels"] = expected_ml / voxel_ml
+        return scores
+
+    def decide(self, case: Case, scores: Mapping[str, float], limits: Mapping[str, float]) -> list[str]:
+        asked = _asked(case)
+        tumor_parts = [label for label in asked if "brain tumor" in label]
+        reasons = []
+        for label in asked:
+            ratio = scores.get(f"{label}/volume_ratio")
+            if ratio is None:
+                continue
+            if ratio == 0:
                 reasons.append(f"{label} was asked for and has no voxels")
-            elif expected_ml / voxel_ml < limits["voxels"]:
+            elif scores[f"{label}/expected_voxels"] < limits["voxels"]:
                 continue
             elif ratio < limits["volume_ratio_low"]:
                 reasons.append(_off(label, ratio, f"{limits['volume_ratio_low']:g} or more"))
-            elif ratio > limits["volume_ratio_high"] and case.template_id is None and len(tumor_parts) < 2:
+            elif ratio > limits["volume_ratio_high"] and case.body.startswith("parametric:") and len(tumor_parts) < 2:
                 reasons.append(_off(label, ratio, f"{limits['volume_ratio_high']:g} or less"))
-        return CheckResult(self.name, scores, tuple(reasons))
+        return reasons
+
+
+def _asked(case: Case) -> dict[str, float]:
+    """Label -> ml asked for, all its lesions together, as balls of their diameters."""
+    asked: dict[str, float] = defaultdict(float)
+    for lesion in case.lesions:
+        asked[lesion.label] += math.pi / 6 * lesion.diameter**3 / 1000.0
+    return asked
 
 
 def _off(label: str, ratio: float, allowed: str) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 
 from ctmr_core.anatomy.sequences import SKULL_STRIPPED
 from ctmr_core.cases.case import Case
-from ctmr_core.quality.base import Candidate, CheckResult
+from ctmr_core.quality.base import Candidate, ScoredCheck
 from ctmr_core.quality.label_values import Box
-from ctmr_core.quality.settings import Thresholds, thresholds
+from ctmr_core.quality.settings import Thresholds
 from ctmr_core.quality.tissue_classes import interior_of
 
 #: vocabulary -> class -> (tissues, labels they are looked for in).
@@ -30,7 +31,7 @@ RATIOS = {"brain": (("gm", "wm"), ("csf", "wm")), "maisi": (("fat", "muscle"),)}
 _VOXELS = 50
 
 
-class MrContrastCheck:
+class MrContrastCheck(ScoredCheck):
     """Ratios of medians between tissues, per sequence: grey matter and fluid to white matter, fat to muscle.
 
     Thresholds are named ``<sequence>_<class>_over_<class>_low|high``; sequences without thresholds are only scored.
@@ -76,11 +77,10 @@ class MrContrastCheck:
     def applies(self, case: Case) -> bool:
         return any(sequence.startswith("mri") for sequence in case.sequences)
 
-    def run(self, candidate: Candidate) -> CheckResult:
-        limits = thresholds(candidate.case, self.name, self.thresholds)
+    def measure(self, candidate: Candidate) -> dict[str, float]:
         vocabulary = candidate.label_map.vocabulary.name
         places = {name: interior_of(candidate, names, labels) for name, (names, labels) in CLASSES.get(vocabulary, {}).items()}
-        scores, reasons = {}, []
+        scores = {}
         for sequence, image in candidate.images.items():
             if not sequence.startswith("mri"):
                 continue
@@ -88,16 +88,21 @@ class MrContrastCheck:
             for upper, lower in RATIOS.get(vocabulary, ()):
                 # The smallest signal a muscle or white matter can have is noise: 1 keeps a dark one from dividing by 0.
                 ratio = medians[upper] / max(medians[lower], 1.0)
-                if not np.isfinite(ratio):
-                    continue
-                scores[f"{sequence}/{upper}_over_{lower}"] = ratio
-                name = f"{sequence.removesuffix(SKULL_STRIPPED)}_{upper}_over_{lower}"
-                low, high = limits.get(f"{name}_low", -np.inf), limits.get(f"{name}_high", np.inf)
-                if not low <= ratio <= high:
-                    reasons.append(
-                        f"{sequence}: {_WORDS[upper]} is {ratio:.2f} times {_WORDS[lower]}; allowed: {low:g}..{high:g}"
-                    )
-        return CheckResult(self.name, scores, tuple(reasons))
+                if np.isfinite(ratio):
+                    scores[f"{sequence}/{upper}_over_{lower}"] = ratio
+        return scores
+
+    def decide(self, case: Case, scores: Mapping[str, float], limits: Mapping[str, float]) -> list[str]:
+        del case
+        reasons = []
+        for score, ratio in scores.items():
+            sequence, _, classes = score.partition("/")
+            upper, _, lower = classes.partition("_over_")
+            name = f"{sequence.removesuffix(SKULL_STRIPPED)}_{classes}"
+            low, high = limits.get(f"{name}_low", -np.inf), limits.get(f"{name}_high", np.inf)
+            if not low <= ratio <= high:
+                reasons.append(f"{sequence}: {_WORDS[upper]} is {ratio:.2f} times {_WORDS[lower]}; allowed: {low:g}..{high:g}")
+        return reasons
 
 
 _WORDS = {"gm": "cortex", "wm": "white matter", "csf": "ventricular fluid", "fat": "fat", "muscle": "muscle"}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 
 from ctmr_core.anatomy.sequences import SKULL_STRIPPED, is_ct
 from ctmr_core.cases.case import Case
-from ctmr_core.quality.base import Candidate, CheckResult
-from ctmr_core.quality.settings import Thresholds, thresholds
+from ctmr_core.quality.base import Candidate, ScoredCheck
+from ctmr_core.quality.settings import Thresholds
 from ctmr_core.quality.tissue_classes import kinds_table, thinned, tissue_codes
 
 AIR_HU = -500.0  # halfway between air and water
@@ -19,7 +20,7 @@ _SMALLEST_BACKGROUND = 0.01
 _BRAIN_GROUPS = frozenset({"brain", "fluid", "lesion"})
 
 
-class OverlapCheck:
+class OverlapCheck(ScoredCheck):
     """Dice of "the image shows tissue" with "the labels say tissue", over tissue and surrounding air.
 
     Gas, lung, bone, blood and fluid may be dark or bright and are left out (bone only in MR). Looked at on at most 128
@@ -31,17 +32,12 @@ class OverlapCheck:
     #: in fat and beside air, so susceptibility-weighted images overlap less.
     thresholds: ClassVar[Thresholds] = {"ct_dice": 0.9, "mr_dice": 0.85, "swi_dice": 0.75}
 
-    def applies(self, case: Case) -> bool:
-        del case
-        return True
-
-    def run(self, candidate: Candidate) -> CheckResult:
-        limits = thresholds(candidate.case, self.name, self.thresholds)
+    def measure(self, candidate: Candidate) -> dict[str, float]:
         region = thinned(candidate)
         codes = tissue_codes(candidate, region)
         labels = candidate.label_map.voxels[region]
         background = labels == 0
-        scores, reasons = {}, []
+        scores: dict[str, float] = {}
         for sequence, image in candidate.images.items():
             if sequence in _WITHOUT_BACKGROUND or sequence.startswith("mri_mra"):
                 continue
@@ -58,12 +54,19 @@ class OverlapCheck:
             threshold = AIR_HU if is_ct(sequence) else _SIGNAL_SHARE * float(np.median(sample[tissue]))
             bright = sample > threshold
             common = np.count_nonzero(bright & tissue)
-            dice = 2 * common / (np.count_nonzero(tissue) + common + np.count_nonzero(bright & outside))
-            scores[f"{sequence}/dice"] = dice
+            shown = np.count_nonzero(tissue) + common + np.count_nonzero(bright & outside)
+            scores[f"{sequence}/dice"] = float(2 * common / shown)
+        return scores
+
+    def decide(self, case: Case, scores: Mapping[str, float], limits: Mapping[str, float]) -> list[str]:
+        del case
+        reasons = []
+        for score, dice in scores.items():
+            sequence = score.partition("/")[0]
             allowed = limits["ct_dice" if is_ct(sequence) else "swi_dice" if sequence.startswith("mri_swi") else "mr_dice"]
             if not dice >= allowed:
                 reasons.append(f"{sequence} and its labels overlap with a Dice of {dice:.2f}; allowed: {allowed:g} or more")
-        return CheckResult(self.name, scores, tuple(reasons))
+        return reasons
 
 
 def _brain_table(candidate: Candidate) -> np.ndarray:
