@@ -26,6 +26,7 @@ from ctmr_core.errors import IntegrityError, StoreError
 from ctmr_core.quality.base import Verdict
 from ctmr_core.store import layout
 from ctmr_core.store.commits import CaseRef, read_commit, read_commit_named
+from ctmr_core.store.drills import reach
 from ctmr_core.store.storage import Storage, json_bytes, read_json
 
 MERGED_ROWS = 100_000
@@ -225,7 +226,9 @@ def _write_part(storage: Storage, unit_id: str, table: pa.Table) -> str | None:
         return None
     data = parquet_bytes(table)
     name = layout.part_name(f"{unit_id}-{hashlib.sha256(data).hexdigest()[:12]}")
+    reach("seal.begin", name)
     storage.create(name, data)
+    reach("seal.made", name)
     return name
 
 
@@ -240,6 +243,7 @@ def compact(storage: Storage, min_rows: int = 10_000) -> CatalogState:
     small = [name for name in state.parts if keys[name].num_rows < min_rows]
     if len(small) < 2:
         return state
+    reach("compact.begin")
     kept = [name for name in state.parts if name not in small]
     rows = _distinct(pa.concat_tables([read_part(storage, name) for name in small]), [keys[name] for name in kept])
     parts = [_entry(storage, name, keys[name].num_rows) for name in kept]
@@ -253,7 +257,9 @@ def compact(storage: Storage, min_rows: int = 10_000) -> CatalogState:
     version = state.version + 1
     listed = {entry["name"] for entry in parts}
     document = {"version": version, "parts": parts, "retired": sorted({*small, *state.retired} - listed)}
+    reach("compact.merged")
     if storage.create(f"{layout.CATALOG_VERSIONS}/{version:08d}.json", json_bytes(document)):
+        reach("compact.made")
         for name in sorted(set(state.retired) - listed):
             storage.delete(name)
     return catalog_state(storage)

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ctmr_core.cases.case import CASE_ID_PATTERN
 from ctmr_core.errors import IntegrityError
 from ctmr_core.store import layout
+from ctmr_core.store.drills import reach
 from ctmr_core.store.storage import Storage, json_bytes, read_json
 from ctmr_core.store.volumes import StoredVolume
 
@@ -151,7 +152,10 @@ def commit(storage: Storage, record: CommitRecord) -> CommitOutcome:
     """
     name = layout.commit_name(record.case_id, record.case_key)
     standing = record
-    if not storage.create(name, json_bytes(record.model_dump(mode="json"))):
+    reach("commit.begin", name)
+    created = storage.create(name, json_bytes(record.model_dump(mode="json")))
+    reach("commit.made", name)
+    if not created:
         standing = read_commit(storage, record.case_id, record.case_key) or record
     won = standing.attempt_id == record.attempt_id
     if not won and record.volume is not None and record.volume != standing.volume:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from ctmr_core.errors import IntegrityError, StoreError
 from ctmr_core.store import layout
 from ctmr_core.store.catalog import SCHEMA, catalog_state, first_of_each, parquet_bytes, read_parts
+from ctmr_core.store.drills import reach
 from ctmr_core.store.keys import all_distinct, find_keys, key_numbers
 from ctmr_core.store.lazy import Volume
 from ctmr_core.store.storage import Storage, json_bytes, open_storage, read_json
@@ -77,7 +78,9 @@ class Dataset:
         ordered = manifest.sort_by("case_id").replace_schema_metadata(None)
         data = parquet_bytes(ordered)
         if old is None or self.storage.read(layout.MANIFEST) != data:
+            reach("adopt.begin", layout.MANIFEST)
             self.storage.write(layout.MANIFEST, data)
+            reach("adopt.made", layout.MANIFEST)
         self.refresh()
 
     @property

@@ -19,6 +19,7 @@ import psutil
 
 from ctmr_core.errors import StoreError
 from ctmr_core.store import layout
+from ctmr_core.store.drills import reach
 from ctmr_core.store.storage import Storage, json_bytes, read_json
 
 log = logging.getLogger(__name__)
@@ -74,9 +75,11 @@ class RunLock:
             self._refuse_if_alive(name)
         generation = max((int(name.rpartition("/")[2].removesuffix(".json")) for name in present), default=0) + 1
         mine = f"{layout.LOCKS}/{generation:06d}.json"
+        reach("lock.begin", mine)
         if not self._storage.create(mine, json_bytes(vars(self.holder))):
             self._refuse_if_alive(mine)
             raise self._refusal(mine, None)
+        reach("lock.made", mine)
         try:
             for name in set(self._generations()) - {mine, *present}:
                 self._refuse_if_alive(name)

@@ -25,6 +25,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 
 from ctmr_core.errors import IntegrityError, StoreError
+from ctmr_core.store.drills import halves
 
 SCRATCH = ".tmp"
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]*")
@@ -224,7 +225,7 @@ class LocalStorage(Storage):
         for name, data in objects:
             target = self._target(name)
             try:
-                _write_synced(target, data)
+                _write_synced(target, data, name)
             except OSError as error:
                 raise self._failed("write", name, error) from error
             folders.update((target.parent, *target.parent.parents))
@@ -290,7 +291,7 @@ class LocalStorage(Storage):
         scratch = self.root / SCRATCH / uuid.uuid4().hex
         try:
             scratch.parent.mkdir(exist_ok=True)
-            _write_synced(scratch, data)
+            _write_synced(scratch, data, name)
         except OSError as error:
             scratch.unlink(missing_ok=True)
             raise self._failed("write", name, error) from error
@@ -349,12 +350,12 @@ def json_bytes(document: Any) -> bytes:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def _write_synced(path: Path, data: bytes, name: str = "") -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     with os.fdopen(handle, "wb", buffering=0) as stream:
-        view = memoryview(data)
-        while view:
-            view = view[stream.write(view) :]
+        for view in halves(data, name or path.name):
+            while view:
+                view = view[stream.write(view) :]
         os.fsync(handle)
 
 

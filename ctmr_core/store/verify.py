@@ -13,6 +13,7 @@ from ctmr_core.store import layout
 from ctmr_core.store.catalog import read_parts
 from ctmr_core.store.commits import content_digest, read_commit_named
 from ctmr_core.store.dataset import Dataset
+from ctmr_core.store.drills import reach
 from ctmr_core.store.lazy import Volume
 from ctmr_core.store.resume import unsealed_commits
 from ctmr_core.store.storage import Storage
@@ -102,6 +103,7 @@ def orphans(dataset: Dataset) -> list[str]:
 def sweep(dataset: Dataset) -> list[str]:
     """Remove the orphans and scratch files; their paths. Only the holder of the run lock may do this, before work begins."""
     found = orphans(dataset)
+    reach("sweep.begin")
     for path in found:
         dataset.storage.delete_tree(path)
     dataset.storage.clear_scratch()

@@ -26,6 +26,7 @@ from ctmr_core.anatomy.sequences import is_ct
 from ctmr_core.errors import StoreError
 from ctmr_core.store import ome
 from ctmr_core.store.axes import turned
+from ctmr_core.store.drills import reach
 from ctmr_core.store.storage import Storage, checked_name
 
 CHUNK = 64  # voxels per axis: a 96^3 patch touches 8 to 27 chunks and reads about 3 times its own bytes
@@ -87,11 +88,13 @@ def write_volume(
     objects.extend((name, data) for name, data in metadata.items() if not name.endswith("zarr.json"))
     documents_last = sorted((name for name in metadata if name.endswith("zarr.json")), key=lambda n: (-n.count("/"), n))
     objects.extend((name, metadata[name]) for name in documents_last)
+    reach("volume.begin", path)
     try:
         storage.write_all([(f"{path}/{name}", data) for name, data in objects])
     except StoreError:
         storage.delete_tree(path)
         raise
+    reach("volume.made", path)
     stored = tuple(StoredObject(name, len(data), hashlib.sha256(data).hexdigest()) for name, data in objects)
     return StoredVolume(path, stored, voxel_digest(arrays), sum(entry.bytes for entry in stored))
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 
 from ctmr_core.cases.case import Case
+from ctmr_core.store.drills import reach
 from pipelines.factory.cluster import ray_cluster
 from pipelines.factory.driver import Crew, Driver, Ledger
 from pipelines.factory.tally import Observer, Progress, Tally
@@ -96,6 +97,7 @@ def _make(options: GenerateOptions, backlog: Backlog, crew: Crew, tally: Tally) 
                     driver.run
                 )
                 backlog.lock.check()
+                reach("wave.begin", f"wave-{number}")
                 make_wave(wave)
                 if tally.interrupted or tally.halt:
                     break
