@@ -11,6 +11,7 @@
     catalog/merged-<digest>.parquet                       compacted parts
     catalog/_manifest/<version>.json                      which parts are current
     lock/<generation>.json                                who is generating
+    runs/<started>-<id>.json                              what each run did and what it took
 
 ``fan-out`` is the first two hex digits of SHA-256(case_id): 256 folders, about 4,000 entries each at 10^6 cases.
 """
@@ -32,6 +33,7 @@ FAILURES = "failures"
 CATALOG = "catalog"
 CATALOG_VERSIONS = "catalog/_manifest"
 LOCKS = "lock"
+RUNS = "runs"
 VOLUME_SUFFIX = ".ome.zarr"
 KEY_DIGITS = 16
 
