@@ -94,6 +94,7 @@ class ScoredCheck:
     """
 
     name: str
+    version: ClassVar[str] = "1"  #: raised when what is measured changes, so that stored scores are measured anew
     thresholds: ClassVar[Thresholds] = {}
     gate: ClassVar[bool] = False
 

@@ -1,0 +1,194 @@
+"""A policy: which checks decide, under which thresholds and with which weights. Data, not code.
+
+::
+
+    policy: 1
+    name: strict livers
+    checks:
+      hu_median: {liver_low: 20, liver_high: 140}
+      overlap: false
+    weights: {noise: 0}      # scored and reported, does not reject
+    tolerance: 0             # weight of failed checks a case may have and still be accepted
+
+Every verdict names the policy it was given under by :attr:`Policy.digest`, which covers the thresholds in force (the
+defaults of the checks included), so that a change of defaults is a change of policy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache, cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from ctmr_core.cases.case import Case
+from ctmr_core.errors import CheckError
+from ctmr_core.quality import settings
+from ctmr_core.quality.base import CheckResult, Verdict
+from ctmr_core.quality.registry import load_checks
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Policy(BaseModel):
+    """Settings of checks, as in a recipe (``false``, ``true`` or thresholds); weights (1 where none is given); tolerance.
+
+    A check with weight 0 gives advice: its reasons are kept and never reject. ``tolerance``: summed weight of failed checks up
+    to which a case is accepted; a failed gate (geometry, finite, labels) always rejects.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    policy: Literal[1] = 1
+    name: Annotated[str, Field(min_length=1, max_length=80)] = "default"
+    description: str = ""
+    checks: dict[str, bool | dict[str, float]] = Field(default_factory=dict)
+    weights: dict[str, Weight] = Field(default_factory=dict)
+    tolerance: Weight = 0.0
+
+    def for_case(self, case: Case) -> Case:
+        """The case with this policy's settings laid over its own."""
+        merged = dict(case.checks)
+        for name, given in self.checks.items():
+            own = merged.get(name)
+            both = isinstance(own, Mapping) and isinstance(given, Mapping)
+            merged[name] = {**own, **given} if both else given  # type: ignore[dict-item]
+        return case.model_copy(update={"checks": merged})
+
+    def weight(self, check: str) -> float:
+        return self.weights.get(check, 1.0)
+
+    def accepts(self, results: Iterable[CheckResult]) -> bool:
+        """Whether the failed checks weigh no more than the tolerance, and no gate among them."""
+        failed = [result.check for result in results if not result.passed]
+        return not (gates() & set(failed)) and sum(self.weight(name) for name in failed) <= self.tolerance
+
+    def score(self, results: Iterable[CheckResult]) -> float:
+        """Share of the weight of the checks that passed, 0..1; 1 when nothing with a weight applied."""
+        weights = [(self.weight(result.check), result.passed) for result in results]
+        total = sum(weight for weight, _ in weights)
+        return sum(weight for weight, passed in weights if passed) / total if total else 1.0
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 hex over the thresholds in force of every installed check, weights and tolerance."""
+        return _digest(self, {})
+
+    def digest_for(self, case: Case) -> str:
+        """The digest of this policy laid over the settings of ``case``."""
+        return _digest(self, self.for_case(case).checks)
+
+
+def _digest(policy: Policy, checks: Mapping[str, Any]) -> str:
+    document = json.dumps([policy.checks, checks, policy.weights, policy.tolerance], sort_keys=True)
+    return _digest_of(document)
+
+
+@cache
+def _digest_of(document: str) -> str:
+    laid, own, weights, tolerance = json.loads(document)
+    force: dict[str, Any] = {}
+    for check in load_checks():
+        given = own.get(check.name, laid.get(check.name, True))
+        defaults = dict(getattr(check, "thresholds", {}))
+        version = getattr(check, "version", "1")
+        limits = {**defaults, **(given if isinstance(given, dict) else {})}
+        force[check.name] = False if given is False else [version, {name: float(value) for name, value in limits.items()}]
+    canonical = json.dumps([force, weights, tolerance], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+@cache
+def gates() -> frozenset[str]:
+    """The checks whose failure ends the judging."""
+    return frozenset(check.name for check in load_checks() if getattr(check, "gate", False))
+
+
+def judge_scores(case: Case, scores: Mapping[str, float], policy: Policy, measured: Iterable[str]) -> Verdict:
+    """The verdict on stored scores, without a voxel.
+
+    scores: ``"<check>/<score>"`` -> value, as a verdict keeps them. measured: the checks that were run; the others are passed
+    over, as are checks of other packages whose reasons don't follow from their scores.
+    """
+    judged = policy.for_case(case)
+    measured = set(measured)
+    results = []
+    for check in load_checks():
+        decide = getattr(check, "decide", None)
+        if decide is None or check.name not in measured or not settings.is_on(judged, check.name) or not check.applies(judged):
+            continue
+        prefix = f"{check.name}/"
+        own = {name.removeprefix(prefix): value for name, value in scores.items() if name.startswith(prefix)}
+        limits = settings.thresholds(judged, check.name, getattr(check, "thresholds", {}))
+        result = CheckResult(check.name, own, tuple(decide(judged, own, limits)))
+        results.append(result)
+        if getattr(check, "gate", False) and not result.passed:
+            break
+    return Verdict(tuple(results))
+
+
+def built_in_policies() -> list[str]:
+    """Names of the policies that come with the project."""
+    folder = resources.files("ctmr_core.quality") / "policies"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_policy(source: str | Path) -> Policy:
+    """A policy from a YAML file, or a built-in one by name. ``CheckError`` names file and field of what is wrong."""
+    path = Path(source)
+    if str(source) in built_in_policies():
+        text = (resources.files("ctmr_core.quality") / "policies" / f"{source}.yaml").read_text(encoding="utf-8")
+    else:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckError(
+                "there is no such policy",
+                where=str(path),
+                found=str(error),
+                allowed=["a YAML file", *built_in_policies()],
+            ) from error
+    return parse_policy(text, str(source))
+
+
+def parse_policy(text: str, name: str) -> Policy:
+    """The policy in ``text`` (YAML 1.2); ``name`` is what errors call it."""
+    try:
+        document = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise CheckError("this is not valid YAML", where=name, found=str(error).splitlines()[0]) from error
+    if not isinstance(document, Mapping):
+        raise CheckError("a policy is a mapping", where=name, found=document, allowed=list(Policy.model_fields))
+    try:
+        policy = Policy.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise CheckError(
+            first["msg"], where=f"{name}, field {place}", found=first["input"], allowed=list(Policy.model_fields)
+        ) from error
+    checks = {check.name: getattr(check, "thresholds", {}) for check in load_checks()}
+    try:
+        settings.validate(policy.checks, checks)
+    except CheckError as error:
+        raise error.located(name) from error
+    unknown = sorted(set(policy.weights) - set(checks))
+    if unknown:
+        raise CheckError("a weight of an unknown check", where=f"{name}, field weights", found=unknown, allowed=sorted(checks))
+    return policy
+
+
+def write_policy(policy: Policy, path: Path) -> None:
+    """Write the policy as YAML; ``load_policy`` reads it back equal."""
+    writer = YAML()
+    writer.width = 130
+    document = policy.model_dump(mode="json", exclude_defaults=False)
+    with path.open("w", encoding="utf-8") as stream:
+        writer.dump(document, stream)
