@@ -35,18 +35,21 @@ def plan(
     library: TemplateLibrary | None = None,
     engine_identity: Callable[[str], str] | None = None,
     validators: Sequence[Validator] = (),
+    earlier_sets: int = 0,
 ) -> Manifest:
     """Decide every case of ``recipe``.
 
     library: where its templates are (opened from the recipe's own ``library`` when None and needed).
     engine_identity: engine name -> what enters the case key; left empty (and filled at generation) when None.
     validators: refuse a case by raising ``CtmrError``; called on a sample that covers every combination of choices.
+    earlier_sets: sets as large as this one that were planned before it: its splits take up their remainders, so that 20
+        sets of 4 bodies split 9:1 have 8 bodies in the smaller part, and not none.
     """
     if library is None:
         library = _open_library(recipe)
     pools = [body_pools(recipe, index, library) for index in range(len(recipe.groups))]
     refuse_unrenderable(recipe, pools)
-    splits = _Splits(recipe, pools)
+    splits = _Splits(recipe, pools, earlier_sets)
     tables = []
     for index, group in enumerate(recipe.groups):
         table = _plan_group(recipe, group, pools[index], splits, engine_identity)
@@ -113,10 +116,11 @@ class _Splits:
     Groups are served in order, each so that the totals so far come as near to the shares as whole bodies allow.
     """
 
-    def __init__(self, recipe: Recipe, pools: Sequence[Sequence[BodyPool]]) -> None:
+    def __init__(self, recipe: Recipe, pools: Sequence[Sequence[BodyPool]], earlier_sets: int) -> None:
         self._seed = recipe.seed
         self._shares = np.array([recipe.splits.get(name, 0.0) for name in SPLITS])
-        self._assigned = np.zeros(len(SPLITS), np.int64)
+        earlier = earlier_sets * sum(_new_bodies(group, pools[index]) for index, group in enumerate(recipe.groups))
+        self._assigned = apportion(self._shares, earlier) if earlier else np.zeros(len(SPLITS), np.int64)
         names = sorted({name for group in pools for pool in group if not pool.parametric for name in pool.names})
         drawn = exact_choice(self._shares, len(names), recipe_rng(recipe.seed, "", "template splits"))
         self._templates = dict(zip(names, drawn.tolist(), strict=True))
@@ -130,6 +134,12 @@ class _Splits:
         counts = apportion(target, count) if count else np.zeros(len(SPLITS), np.int64)
         self._assigned += counts
         return recipe_rng(self._seed, group, "splits").permutation(np.repeat(np.arange(len(SPLITS)), counts))
+
+
+def _new_bodies(group: Group, pools: Sequence[BodyPool]) -> int:
+    """Bodies of the group that are no templates."""
+    shares = apportion([pool.weight for pool in pools], -(-group.cases // group.cases_per_body))
+    return int(sum(count for pool, count in zip(pools, shares, strict=True) if pool.parametric))
 
 
 def _plan_group(
