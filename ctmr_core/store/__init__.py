@@ -16,6 +16,16 @@ from ctmr_core.store.layout import volume_path
 from ctmr_core.store.lazy import Volume
 from ctmr_core.store.lock import RunLock
 from ctmr_core.store.resume import Resume, Todo, resume, status
+from ctmr_core.store.snapshots import (
+    Snapshot,
+    SnapshotDiff,
+    create_snapshot,
+    delete_snapshot,
+    diff_snapshots,
+    list_snapshots,
+    read_snapshot,
+    snapshot_volumes,
+)
 from ctmr_core.store.storage import Storage, open_storage
 from ctmr_core.store.verify import Problem, VerifyReport, orphans, sweep, verify
 from ctmr_core.store.volumes import StoredVolume, write_volume
@@ -28,6 +38,8 @@ __all__ = [
     "Problem",
     "Resume",
     "RunLock",
+    "Snapshot",
+    "SnapshotDiff",
     "Storage",
     "StoredVolume",
     "Todo",
@@ -36,15 +48,21 @@ __all__ = [
     "build_row",
     "commit",
     "compact",
+    "create_snapshot",
+    "delete_snapshot",
+    "diff_snapshots",
+    "list_snapshots",
     "new_attempt_id",
     "open_storage",
     "orphans",
     "read_commit",
     "read_failures",
+    "read_snapshot",
     "record_failure",
     "resume",
     "seal",
     "seal_missing",
+    "snapshot_volumes",
     "status",
     "sweep",
     "verify",

@@ -186,6 +186,19 @@ def catalog_state(storage: Storage) -> CatalogState:
     return CatalogState(int(document["version"]), tuple(sorted(listed | (sealed - retired))), tuple(sorted(retired)))
 
 
+def arrow_source(storage: Storage, names: Sequence[str]) -> tuple[Any, list[str]]:
+    """The Arrow file system behind the storage and the paths on it of the files ``names``, to read them with push-down."""
+    from pyarrow.fs import LocalFileSystem
+
+    if hasattr(storage, "arrow_files"):
+        filesystem, paths = storage.arrow_files(names)
+        return filesystem, list(paths)
+    paths = [storage.local_path(name) for name in names]
+    if None in paths:
+        raise StoreError("Parquet files can not be read from this kind of storage", where=storage.uri, allowed="a local folder")
+    return LocalFileSystem(), [str(path) for path in paths]
+
+
 def read_part(storage: Storage, name: str, columns: Sequence[str] | None = None) -> pa.Table:
     """One catalog file as a table; ``IntegrityError`` naming it when it can't be read."""
     try:

@@ -19,6 +19,7 @@ from ctmr_core.store.catalog import SCHEMA, catalog_state, first_of_each, parque
 from ctmr_core.store.drills import reach
 from ctmr_core.store.keys import all_distinct, find_keys, key_numbers
 from ctmr_core.store.lazy import Volume
+from ctmr_core.store.snapshots import Snapshot, read_snapshot
 from ctmr_core.store.storage import Storage, json_bytes, open_storage, read_json
 
 if TYPE_CHECKING:
@@ -34,15 +35,19 @@ class Dataset:
     Iterating gives the case ids in order; ``ds[case_id]`` gives a :class:`~ctmr_core.store.lazy.Volume`.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, snapshot: Snapshot | None = None) -> None:
         self.storage = storage
+        self.snapshot = snapshot
 
     @classmethod
-    def open(cls, uri: str | os.PathLike[str]) -> Dataset:
-        """The dataset at a path or URI; ``StoreError`` when there is none or it has another schema."""
+    def open(cls, uri: str | os.PathLike[str], snapshot: str | None = None) -> Dataset:
+        """The dataset at a path or URI; ``StoreError`` when there is none or it has another schema.
+
+        snapshot: name or first digits of the digest: just the cases of that snapshot, as they were, whatever came since.
+        """
         storage = open_storage(uri)
         _check_schema(storage)
-        return cls(storage)
+        return cls(storage, read_snapshot(storage, snapshot) if snapshot is not None else None)
 
     @classmethod
     def create(cls, uri: str | os.PathLike[str], manifest: pa.Table | None = None) -> Dataset:
@@ -91,6 +96,8 @@ class Dataset:
     @cached_property
     def manifest(self) -> pa.Table | None:
         """The planned cases, by case id; None when none was adopted."""
+        if self.snapshot is not None:
+            return None
         try:
             return pq.read_table(BytesIO(self.storage.read(layout.MANIFEST)))
         except FileNotFoundError:
@@ -103,7 +110,7 @@ class Dataset:
     @cached_property
     def index(self) -> pa.Table:
         """case_id, case_key and status of every sealed case, one row per key, and whether it is ``current``."""
-        table = read_parts(self.storage, _INDEX)
+        table = self.snapshot.table(_INDEX) if self.snapshot is not None else read_parts(self.storage, _INDEX)
         keys = key_numbers(table["case_key"])
         if not all_distinct(keys):
             table = table.take(first_of_each(table["case_key"]))
@@ -118,6 +125,8 @@ class Dataset:
     @cached_property
     def ledger(self) -> pads.Dataset:
         """Every current committed row, accepted and rejected, as a lazy ``pyarrow.dataset``."""
+        if self.snapshot is not None:
+            return self.snapshot.rows()
         index = self.index
         parts = catalog_state(self.storage).parts
         paths = [self.storage.local_path(name) for name in parts]
@@ -168,7 +177,7 @@ class Dataset:
         return DatasetVolume(self, case_id, self._volumes[case_id])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"storage": self.storage}  # a spawned worker reads the catalog itself
+        return {"storage": self.storage, "snapshot": self.snapshot}  # a spawned worker reads the catalog itself
 
     def __repr__(self) -> str:
         return f"Dataset({self.uri!r}, {len(self)} cases)"

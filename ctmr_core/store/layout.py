@@ -10,6 +10,8 @@
     catalog/part-<unit>-<digest>.parquet                  one row per committed case, sealed by work unit
     catalog/merged-<digest>.parquet                       compacted parts
     catalog/_manifest/<version>.json                      which parts are current
+    snapshots/<name>.json                                 a named, immutable list of accepted cases
+    snapshots/rows/<digest>.parquet                       the catalog rows of some of them; snapshots share what is equal
     lock/<generation>.json                                who is generating
     runs/<started>-<id>.json                              what each run did and what it took
 
@@ -33,11 +35,14 @@ FAILURES = "failures"
 CATALOG = "catalog"
 CATALOG_VERSIONS = "catalog/_manifest"
 LOCKS = "lock"
+SNAPSHOTS = "snapshots"
+SNAPSHOT_ROWS = "snapshots/rows"
 RUNS = "runs"
 VOLUME_SUFFIX = ".ome.zarr"
 KEY_DIGITS = 16
 
 _CASE_ID = re.compile(CASE_ID_PATTERN)
+_SNAPSHOT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -69,6 +74,18 @@ def record_file(case_id: str, case_key: str) -> str:
 def part_name(unit_id: str) -> str:
     """The catalog part of a work unit."""
     return checked_name(CATALOG, f"part-{_token(unit_id)}.parquet")
+
+
+def snapshot_name(name: str) -> str:
+    """The document of a snapshot."""
+    if not _SNAPSHOT.fullmatch(name):
+        raise StoreError("not usable as the name of a snapshot", found=name, allowed="1 to 64 letters, digits, '_', '-' and '.'")
+    return checked_name(SNAPSHOTS, f"{name}.json")
+
+
+def snapshot_rows_name(digest: str) -> str:
+    """A file of catalog rows that snapshots share."""
+    return checked_name(SNAPSHOT_ROWS, f"{_token(digest)}.parquet")
 
 
 def _id(case_id: str) -> str:
