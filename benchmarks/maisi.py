@@ -88,7 +88,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     import numpy as np
     import torch
 
-    from ctmr_core.engines.maisi import sampling, volume
+    from ctmr_core.engines.maisi import decoder, sampling, volume
     from ctmr_core.engines.maisi.identity import own_network_config
     from ctmr_core.engines.maisi.memory import default_precision
     from ctmr_core.engines.maisi.models import MaisiModels
@@ -109,7 +109,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     sampling.denoise = clock.timed("denoise", sampling.denoise)
     sampling.paired_values = clock.timed("post", sampling.paired_values)
     sampling.image_only_values = clock.timed("post", sampling.image_only_values)
-    volume.decode = clock.timed("decode", volume.decode)
+    decoder.decode = clock.timed("decode", decoder.decode)
     labels = None if options.no_mask else np.full(options.size, 200, np.uint8)
     if labels is not None:
         labels[: options.size[0] // 2] = 1

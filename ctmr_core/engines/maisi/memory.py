@@ -73,8 +73,8 @@ def default_precision(device: torch.device) -> Precision:
 def free_bytes(device: torch.device) -> int:
     """Memory that can still be taken on the device, in bytes (on a CPU: what the system calls available)."""
     if device.type == "cuda":
-        torch.cuda.empty_cache()
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # cached blocks can be taken again
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     import psutil
 
     return int(psutil.virtual_memory().available)

@@ -5,38 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from ctmr_core.anatomy.sequences import MODALITY_CODES
-from ctmr_core.engines.maisi.decode import decode
-from ctmr_core.engines.maisi.memory import (
-    CPU_SPLITS,
-    SPLITS,
-    Decoding,
-    Precision,
-    decode_within_memory,
-    first_rung,
-    free_bytes,
-    ladder,
-)
+from ctmr_core.engines.maisi.decoder import REFERENCE_WINDOW, Decoder
 from ctmr_core.engines.maisi.models import MaisiModels
 from ctmr_core.engines.maisi.noise import Seed
 from ctmr_core.engines.maisi.parameters import MaisiParameters
 from ctmr_core.engines.maisi.sampling import sample_image, sample_image_from_mask
 from ctmr_core.errors import EngineError
 
-_NAMES: dict[torch.dtype, Precision] = {
-    torch.float32: "float32",
-    torch.float16: "float16",
-    torch.bfloat16: "bfloat16",
-}
-#: What the reference decodes in unless its presets for a device say otherwise: images of label maps, and of nobody.
-_COMPAT_LABELLED = ((48, 48, 48), 0.6666)
-_COMPAT_UNLABELLED = ((80, 80, 80), 0.4)
+#: What the reference decodes images of nobody in (``diff_model_infer.py``).
+_REFERENCE_UNLABELLED = ((80, 80, 80), 0.4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +46,7 @@ def sample_volume(
     if guidance is None:
         guidance = 0.0 if labelled else models.variant.guidance
     steps = parameters.steps or models.variant.steps
-    decoder = Decoder(models, request.size, parameters, labelled=labelled)
+    decoder = Decoder(models, request.size, _window(parameters, labelled=labelled), stitch_on_cpu=labelled)
     settings: dict[str, Any] = {
         "spacing": request.spacing,
         "modality": modality,
@@ -77,7 +60,8 @@ def sample_volume(
     if regions and models.has_region_input:
         settings.update(top_region=regions[0], bottom_region=regions[1])
     if request.labels is not None:
-        image = np.rint(sample_image_from_mask(models, request.labels, **settings)).astype(np.int16)
+        hu = sample_image_from_mask(models, request.labels, **settings)
+        image = np.rint(hu, out=hu).astype(np.int16)
     else:
         image = sample_image(models, size=request.size, **settings)
     record = {
@@ -95,57 +79,13 @@ def sample_volume(
     return image, record
 
 
-class Decoder:
-    """Decodes one image within the memory there is, and remembers how.
-
-    With a window that was asked for, and in compat mode, only the splits change, which does not change the image.
-    """
-
-    def __init__(self, models: MaisiModels, size: tuple[int, int, int], parameters: MaisiParameters, *, labelled: bool) -> None:
-        self._models = models
-        self._size = size
-        self._labelled = labelled
-        self._fixed: tuple[tuple[int, int, int], float] | None = None
-        if parameters.decode is not None:
-            self._fixed = (parameters.decode.window, parameters.decode.overlap)
-        elif parameters.compat:
-            self._fixed = _COMPAT_LABELLED if labelled else _COMPAT_UNLABELLED
-        self.used: Decoding | None = None
-        self.fallen: list[Decoding] = []
-
-    def __call__(self, latent: torch.Tensor) -> torch.Tensor:
-        """Latent [1,4,x,y,z], divided by the latent scale -> [1,1,X,Y,Z]."""
-        models = self._models
-        precision = _NAMES[models.dtype]
-        splits: Sequence[int] = CPU_SPLITS if models.device.type == "cpu" else SPLITS
-        start = 0
-        if self._fixed is not None:
-            rungs = tuple(Decoding(*self._fixed, count, precision) for count in splits)
-        else:
-            rungs = ladder(self._size, precision, splits)
-            channels = int(models.config["autoencoder_def"]["num_channels"][0])
-            start = first_rung(rungs, self._size, channels, models.device, free_bytes(models.device))
-        volume, self.used, self.fallen = decode_within_memory(rungs, start, partial(self._decode, latent))
-        return volume
-
-    def _decode(self, latent: torch.Tensor, decoding: Decoding) -> torch.Tensor:
-        models = self._models
-        return decode(
-            models.autoencoder,
-            latent,
-            decoding.window,
-            decoding.overlap,
-            models.autocast(),
-            splits=decoding.splits,
-            stitch_on_cpu=self._labelled,
-        )
-
-    def record(self) -> dict[str, Any]:
-        """What was used, and what had run out of memory before."""
-        return {
-            "decode": self.used.record() if self.used else None,
-            "out_of_memory": [decoding.record() for decoding in self.fallen],
-        }
+def _window(parameters: MaisiParameters, *, labelled: bool) -> tuple[Sequence[int], float] | None:
+    """The decoding window that was asked for or that the reference has; None: by the memory that is free."""
+    if parameters.decode is not None:
+        return parameters.decode.window, parameters.decode.overlap
+    if parameters.compat:
+        return REFERENCE_WINDOW if labelled else _REFERENCE_UNLABELLED
+    return None
 
 
 def device_named(name: str) -> torch.device:

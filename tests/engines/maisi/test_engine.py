@@ -18,8 +18,8 @@ from ctmr_core.anatomy.label_map import LabelMap
 from ctmr_core.cases.case import Case
 from ctmr_core.cases.label_maps import build_label_map
 from ctmr_core.engines import engine_names, load_engine
+from ctmr_core.engines.maisi import decoder as decoder_module
 from ctmr_core.engines.maisi import digests as digests_module
-from ctmr_core.engines.maisi import volume as volume_module
 from ctmr_core.engines.maisi.engine import MaisiEngine
 from ctmr_core.engines.maisi.variants import VARIANTS
 from ctmr_core.errors import EngineError
@@ -275,7 +275,7 @@ def test_licences_go_with_the_engine():
 
 def test_a_device_that_runs_out_of_memory_decodes_in_smaller_windows(models, monkeypatch):
     """The first two windows fail as a GPU would; the image is then the one that the third window gives."""
-    real = volume_module.decode
+    real = decoder_module.decode
     tried: list[tuple[int, int, int]] = []
 
     def decode(autoencoder, latent, window, *rest, **options):
@@ -285,13 +285,13 @@ def test_a_device_that_runs_out_of_memory_decodes_in_smaller_windows(models, mon
         return real(autoencoder, latent, window, *rest, **options)
 
     case = torso(size=(256, 32, 32), spacing=(1.25, 10.0, 10.0))
-    monkeypatch.setattr(volume_module, "decode", decode)
+    monkeypatch.setattr(decoder_module, "decode", decode)
     images = render(case)[1]
     record = images.parameters["ct"]
     assert [tuple(rung["window"]) for rung in record["out_of_memory"]] == tried[:-1]
     assert record["decode"]["window"] == [48, 8, 8]
-    monkeypatch.setattr(volume_module, "decode", real)
-    monkeypatch.setattr(volume_module, "first_rung", lambda *_: len(tried) - 1)
+    monkeypatch.setattr(decoder_module, "decode", real)
+    monkeypatch.setattr(decoder_module, "first_rung", lambda *_: len(tried) - 1)
     np.testing.assert_array_equal(render(case)[1]["ct"], images["ct"])
 
 
