@@ -11,6 +11,7 @@ from rich.text import Text
 
 from pipelines.cli.console import EXIT_FAILED, console, print_json, report_errors
 from pipelines.cli.live import LiveRun, duration
+from pipelines.factory.logs import LogFormat
 from pipelines.flows.options import GenerateOptions, RunSummary
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ def generate(
     unit_size: Annotated[int | None, typer.Option(min=1, help="Cases an actor takes at a time.")] = None,
     case_timeout: Annotated[float, typer.Option(min=1, help="Seconds after which a case counts as hanging.")] = 3600.0,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave bad rows out and report them.")] = False,
+    log_format: Annotated[
+        LogFormat | None, typer.Option(envvar="CTMR_LOG_FORMAT", help="Of what this process and the actors log.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Make every case of MANIFEST that DATASET does not have yet.
@@ -55,6 +59,7 @@ def generate(
         unit_size=unit_size,
         case_timeout=case_timeout,
         skip_invalid=skip_invalid,
+        log_format=log_format,
     )
     summary = run(options, quiet=as_json)
     if as_json:

@@ -24,6 +24,7 @@ class CaseMaker:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a CPU actor must not take memory on a GPU it happens to see
         # The heavy imports wait for the process that needs them, and for the line above.
         from pipelines.factory.production import Workshop
+        from pipelines.factory.watcher import actor_watcher
 
         self._lock = threading.Lock()
         self._status = ActorStatus(stage="idle")
@@ -31,7 +32,8 @@ class CaseMaker:
         self._unit_id = ""
         self._outcomes: list[CaseOutcome] = []
         self._stopping = threading.Event()
-        self._workshop = Workshop(settings, self._enter)
+        self._watcher = actor_watcher(settings, ray.get_runtime_context().get_actor_id() or "")
+        self._workshop = Workshop(settings, self._enter, self._watcher)
 
     @ray.method(concurrency_group="control")
     def ready(self) -> int:
@@ -54,6 +56,7 @@ class CaseMaker:
     @ray.method(concurrency_group="work")
     def make(self, unit: WorkUnit) -> UnitReport:
         """Make every case of the unit; seal what was committed."""
+        self._cases = {case.case_id: case for case in unit.cases}
         with self._lock:
             self._unit_id, self._outcomes = unit.id, []
         try:
@@ -74,6 +77,7 @@ class CaseMaker:
             self._status = ActorStatus(case_id, stage, attempt)
 
     def _finished(self, outcome: CaseOutcome) -> None:
+        self._watcher.outcome(self._cases[outcome.case_id], outcome)
         with self._lock:
             self._outcomes.append(outcome)
 

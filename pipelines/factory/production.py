@@ -22,6 +22,7 @@ from ctmr_core.quality.base import Candidate, Verdict
 from ctmr_core.quality.judge import judge
 from pipelines.factory.faults import strike
 from pipelines.factory.ledger import Attempt, CaseLedger
+from pipelines.factory.watcher import Watcher
 from pipelines.factory.work import ActorSettings, CaseOutcome, OutcomeStatus, UnitReport, WorkUnit
 
 LOG = logging.getLogger(__name__)
@@ -87,9 +88,10 @@ class _UnitRun:
 class Workshop:
     """Makes units of cases: checks and writes of one case overlap the rendering of the next."""
 
-    def __init__(self, settings: ActorSettings, enter: Enter = _nobody) -> None:
+    def __init__(self, settings: ActorSettings, enter: Enter = _nobody, watcher: Watcher | None = None) -> None:
         self._settings = settings
         self._enter = enter
+        self._watcher = watcher or Watcher()
         self._engines: dict[str, Engine] = {}
         self._library = TemplateLibrary.open(settings.library) if settings.library else None
         self._ledger = CaseLedger.open(settings.dataset)
@@ -147,10 +149,12 @@ class Workshop:
             engine = self._engine(case.engine)
             label_map, body = label_map_of(case, self._library, engine, attempt)
             trial.timings["body"] = time.perf_counter() - start
+            self._watcher.stage(case, attempt, "body", trial.timings["body"])
             self._enter(case.case_id, "render", attempt)
             start = time.perf_counter()
             images = engine.render(case, label_map, attempt)
             trial.timings["render"] = time.perf_counter() - start
+            self._watcher.stage(case, attempt, "render", trial.timings["render"])
         except Exception as error:  # noqa: BLE001 - whatever one case raises must not touch its neighbours
             self._keep_error(trial, error)
             return None
@@ -165,29 +169,39 @@ class Workshop:
             start = time.perf_counter()
             verdict = judge(candidate)
             trial.timings["check"] = time.perf_counter() - start
+            self._watcher.stage(case, attempt, "check", trial.timings["check"])
             if not verdict.accepted and not trial.is_last:
                 trial.errors.append("; ".join(verdict.reasons))
+                self._watcher.attempt(case, attempt, "rejected", trial.errors[-1])
                 trial.attempt += 1
                 return None
-            self._commit(trial, candidate, verdict, parameters)
+            start = time.perf_counter()
+            written = self._commit(trial, candidate, verdict, parameters)
+            self._watcher.stage(case, attempt, "write", time.perf_counter() - start)
         except StorageHaltError:
             raise
         except Exception as error:  # noqa: BLE001 - see _render
             self._keep_error(trial, error)
             return self._after_error(trial)
         status: OutcomeStatus = "accepted" if verdict.accepted else "rejected"
+        self._watcher.attempt(case, attempt, status, "; ".join(verdict.reasons), written)
         return CaseOutcome(case.case_id, status, attempt + 1, time.monotonic() - trial.begun, "; ".join(verdict.reasons))
 
-    def _commit(self, trial: Trial, candidate: Candidate, verdict: Verdict, parameters: dict[str, Any]) -> None:
+    def _commit(self, trial: Trial, candidate: Candidate, verdict: Verdict, parameters: dict[str, Any]) -> int:
+        """Bytes of the committed volume; 0 for a rejected case."""
         engine = self._engine(trial.case.engine)
         attempt = Attempt(trial.case, trial.attempt, candidate, verdict, parameters, dict(trial.timings), engine)
 
+        written = 0
+
         def write() -> None:
+            nonlocal written
             strike(trial.case.case_id, trial.attempt, "commit")
-            self._ledger.commit(attempt)
+            written = sum(stored.bytes for stored in self._ledger.commit(attempt).record.objects)
             strike(trial.case.case_id, trial.attempt, "committed")
 
         self._with_patience(write)
+        return written
 
     def _with_patience(self, write: Callable[[], object]) -> None:
         """Write, with pauses and a few more tries when the storage stumbles; ``StorageHaltError`` when it stays down."""
@@ -207,6 +221,7 @@ class Workshop:
                         fix="free space or repair the storage, then run the same command again: it resumes",
                     ) from error
                 LOG.warning("writing to %s failed (%s), trying again in %.1f s", self._settings.dataset, error, pause)
+                self._watcher.storage_retry()
                 time.sleep(pause)
                 pause *= 2
 
@@ -217,6 +232,7 @@ class Workshop:
 
     def _after_error(self, trial: Trial) -> CaseOutcome | None:
         """None asks for another attempt; after the last one the case is recorded as failed."""
+        self._watcher.attempt(trial.case, trial.attempt, "failed", trial.errors[-1])
         if not trial.is_last:
             trial.attempt += 1
             return None

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ctmr_core.cases.case import Case
 
 OutcomeStatus = Literal["accepted", "rejected", "failed"]
+#: Stages of an attempt in their order; the first two in an actor's making thread, the others in its finishing thread.
+MAKING_STAGES = ("body", "render")
+FINISHING_STAGES = ("check", "write", "commit")
 
 
 @dataclass(frozen=True)
 class ActorSettings:
-    """What an actor needs to know once. ``threads`` counts CPU threads of one actor; ``device`` is a torch device."""
+    """What an actor needs to know once. ``threads`` counts CPU threads of one actor; ``device`` is a torch device.
+
+    run_id, log_format: for the lines the actor logs. lock_token: of the run's lock, by which an actor knows that it sees the
+    driver's dataset and not another one of that name; "" asks for no proof. engines: those to load before the first case.
+    """
 
     dataset: str
     library: str | None = None
     device: str = "cpu"
     threads: int = 1
     engine_options: dict[str, Any] = field(default_factory=dict)
+    run_id: str = ""
+    log_format: str = "text"
+    lock_token: str = ""
+    engines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -38,38 +49,75 @@ class WorkUnit:
 
 @dataclass(frozen=True)
 class CaseOutcome:
-    """How one case ended. ``reason`` is one line: why it was rejected or failed."""
+    """How one case ended. ``reason`` is one line: why it was rejected or failed.
+
+    seconds: from the beginning of the first attempt. stages: seconds by stage, summed over the attempts. cpu_wait: seconds of body
+    and render in which the making thread was ready and no core was free. bytes, objects: of the committed volume.
+    """
 
     case_id: str
     status: OutcomeStatus
     attempts: int
     seconds: float
     reason: str = ""
+    stages: Mapping[str, float] = field(default_factory=dict)
+    cpu_wait: float = 0.0
+    bytes: int = 0
+    objects: int = 0
+
+    @property
+    def pace(self) -> float:
+        """Seconds the case kept the slower of the actor's two threads busy: what it adds to the length of a unit."""
+        making, finishing = (sum(self.stages.get(stage, 0.0) for stage in part) for part in (MAKING_STAGES, FINISHING_STAGES))
+        return max(making, finishing)
 
 
 @dataclass(frozen=True)
 class UnitReport:
-    """What came of a unit. ``abandoned``: cases not begun because of a stop. ``halt``: why no more work makes sense."""
+    """What came of a unit. ``abandoned``: cases not begun because of a stop. ``halt``: why no more work makes sense.
+
+    seal_seconds: for putting the unit into the catalog.
+    """
 
     unit_id: str
     outcomes: tuple[CaseOutcome, ...]
     abandoned: tuple[Case, ...] = ()
     halt: str | None = None
+    seal_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class ActorPlace:
+    """Where an actor runs. node_id: Ray's. memory_bytes: of the machine, or of its container. starting_seconds: since its
+    process began to load. refusal: why it can't work there, "" when it can.
+    """
+
+    pid: int
+    host: str
+    node_id: str
+    memory_bytes: int
+    starting_seconds: float = 0.0
+    refusal: str = ""
 
 
 @dataclass(frozen=True)
 class ActorStatus:
-    """What an actor is doing now: case, stage (body, render, finish, idle), attempt, seconds in this case.
+    """What an actor is doing now: case, stage (body, render, finish, idle), attempt, seconds in this attempt.
 
-    outcomes: the cases of unit ``unit_id`` that are finished already.
+    oldest_case, oldest_seconds: the attempt that is under way longest. finished: unit id -> status -> cases decided so far, for
+    units not reported yet. rss_bytes, peak_bytes: resident memory now and at most; gpu_peak_bytes: of its tensors on CUDA devices.
     """
 
     case_id: str = ""
     stage: str = "starting"
     attempt: int = 0
     seconds: float = 0.0
-    unit_id: str = ""
-    outcomes: tuple[CaseOutcome, ...] = ()
+    oldest_case: str = ""
+    oldest_seconds: float = 0.0
+    finished: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    rss_bytes: int = 0
+    peak_bytes: int = 0
+    gpu_peak_bytes: int = 0
 
 
 def in_units(cases: Iterable[Case], unit_size: int) -> Iterator[WorkUnit]:

@@ -7,6 +7,7 @@ catalog. The number of Prefect task runs grows with the waves, never with the vo
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -15,9 +16,12 @@ from ctmr_core.cases.case import Case
 from ctmr_core.store.drills import reach
 from pipelines.factory.cluster import ray_cluster
 from pipelines.factory.driver import Crew, Driver, Ledger
+from pipelines.factory.logs import LogFormat, configure_logging, log_format, log_level, without_secrets
+from pipelines.factory.metrics import RunMeter
 from pipelines.factory.tally import Observer, Progress, Tally
 from pipelines.factory.work import ActorSettings, WorkUnit, in_units
 from pipelines.flows.environment import prepare_prefect
+from pipelines.flows.events import announced, emit_end, emit_run_event
 from pipelines.flows.interrupts import stop_on_signals
 from pipelines.flows.options import GenerateOptions, RunSummary
 from pipelines.flows.preparation import Backlog, prepare
@@ -27,11 +31,15 @@ prepare_prefect()
 from prefect import flow, task  # noqa: E402 - the settings above must be made before Prefect is imported
 from prefect.artifacts import create_progress_artifact, update_progress_artifact  # noqa: E402
 from prefect.cache_policies import NO_CACHE  # noqa: E402
+from prefect.runtime import flow_run  # noqa: E402
+
+LOG = logging.getLogger(__name__)
 
 ARTIFACT_SECONDS = 10.0
 UNITS_PER_ACTOR = 8  # small runs are cut so that every actor gets several units and none idles at the end
 MAX_UNIT_SIZE = 16
 LISTED_PROBLEMS = 20
+_LOGGED = {"planned", "done_before", "accepted", "rejected", "failed", "quarantined", "attempts", "seconds", "efficiency", "halt"}
 
 #: Who watches the run in this process; a flow's parameters must be plain data, so it can't be one.
 _observers: list[Observer] = []
@@ -55,37 +63,58 @@ def generate_dataset(options: GenerateOptions) -> RunSummary:
     if isinstance(options, dict):
         options = GenerateOptions.model_validate(options)
     begin = time.monotonic()
+    run_id = _start_log(options)
     find_backlog = task(name="find-backlog", cache_policy=NO_CACHE, persist_result=False)(lambda: prepare(options))
     with find_backlog() as backlog:
         tally = Tally(backlog.planned, backlog.done)
-        crew = _crew(options, backlog)
+        crew = _crew(options, backlog, run_id)
+        _announce(options, backlog)
         if backlog.to_do:
             _make(options, backlog, crew, tally)
         task(name="seal-catalog", cache_policy=NO_CACHE, persist_result=False)(backlog.seal)()
-    return _summary(options, backlog, crew, tally, time.monotonic() - begin)
+    summary = _summary(options, backlog, crew, tally, time.monotonic() - begin)
+    emit_end(summary)
+    LOG.info("run ended: %s", summary.model_dump_json(include=_LOGGED))
+    return summary
 
 
-def _crew(options: GenerateOptions, backlog: Backlog) -> Crew:
+def _start_log(options: GenerateOptions) -> str:
+    """Set up the log of this process; the run's id, Prefect's id of the flow run."""
+    run_id, style = str(flow_run.get_id() or ""), log_format(options.log_format)
+    context = {"run_id": run_id, "dataset": without_secrets(options.dataset)}
+    # Text is for people, who have the live picture: they are told what went wrong, machines are told everything.
+    configure_logging(style, context, level=log_level("INFO" if style is LogFormat.JSON else "WARNING"))
+    return run_id
+
+
+def _announce(options: GenerateOptions, backlog: Backlog) -> None:
+    reasons = {str(why): count for why, count in backlog.reasons.items()}
+    emit_run_event("ctmr.run.started", options.dataset, {"planned": backlog.planned, "to_do": backlog.to_do, "reasons": reasons})
+    LOG.info("run started: %d of %d cases to do", backlog.to_do, backlog.planned)
+
+
+def _crew(options: GenerateOptions, backlog: Backlog, run_id: str) -> Crew:
     workers = options.workers or max(1, (os.cpu_count() or 1) // options.threads)
     settings = ActorSettings(
         dataset=options.dataset,
         library=backlog.library,
         device="cuda" if options.gpus_per_worker > 0 else "cpu",
         threads=options.threads,
+        run_id=run_id,
+        log_format=log_format(options.log_format),
     )
     return Crew(max(1, min(workers, backlog.to_do)), settings, options.gpus_per_worker, options.case_timeout)
 
 
 def _make(options: GenerateOptions, backlog: Backlog, crew: Crew, tally: Tally) -> None:
     unit_size = options.unit_size or max(1, min(MAX_UNIT_SIZE, backlog.to_do // (crew.workers * UNITS_PER_ACTOR)))
-    publish = _ProgressArtifact()
+    watching: list[Observer] = [*_observers, RunMeter(without_secrets(options.dataset)), _ProgressArtifact()]
 
     def observe(progress: Progress) -> None:
-        for observer in _observers:
+        for observer in watching:
             observer(progress)
-        publish(progress)
 
-    ledger = Ledger(backlog.decided, backlog.quarantine)
+    ledger = Ledger(backlog.decided, announced(options.dataset, backlog.quarantine))
     cpus, gpus = crew.workers * crew.settings.threads, crew.workers * crew.gpus_per_worker
     # Ray puts its own SIGTERM handler in place when it starts, so ours come after it.
     with ray_cluster(options.address, cpus, gpus), stop_on_signals() as stopping:

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipelines.factory.logs import LogFormat
+
 
 class GenerateOptions(BaseModel):
     """The settings of one run of ``generate_dataset``.
@@ -15,6 +17,7 @@ class GenerateOptions(BaseModel):
     threads: CPU threads per actor. gpus_per_worker: share of a GPU per actor; above 0 the engines run on CUDA.
     unit_size: cases per work unit, wave_units: units per Prefect task; None chooses by the size of the run.
     limit: make at most this many cases in this run. case_timeout: seconds after which a case counts as hanging.
+    log_format: of what actors and this process log; None takes CTMR_LOG_FORMAT.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,6 +34,7 @@ class GenerateOptions(BaseModel):
     limit: Annotated[int, Field(ge=1)] | None = None
     case_timeout: Annotated[float, Field(gt=0)] = 3600.0
     skip_invalid: bool = False
+    log_format: LogFormat | None = None
 
 
 class RunSummary(BaseModel):
