@@ -2,6 +2,10 @@
 
 Any number of processes may try the same case. The first whose record appears has won; the others find it, see that it is not
 theirs, and remove their own voxels. A process whose answer got lost finds its own ``attempt_id`` in the record and has won.
+
+A process that was paused, or cut off from its driver, may come to its commit after another run has taken the dataset over and
+removed the voxels no record names. So that this never ends in a record without voxels, :func:`withdraw` marks a volume before
+it looks for a record, and :func:`commit` makes its record before it looks for a mark: at least one of them sees the other.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ctmr_core.cases.case import CASE_ID_PATTERN
-from ctmr_core.errors import IntegrityError
+from ctmr_core.errors import IntegrityError, StoreError
 from ctmr_core.store import layout
 from ctmr_core.store.drills import reach
 from ctmr_core.store.storage import Storage, json_bytes, read_json
@@ -148,7 +152,8 @@ def commit(storage: Storage, record: CommitRecord) -> CommitOutcome:
     """Make the case committed, or find out who did.
 
     The volume must be written before. When another attempt has won, this one's voxels are removed. A failure recorded earlier
-    for the case is cleared. Raises ``IntegrityError`` when the record found is unreadable and ``StoreError`` when storage fails.
+    for the case is cleared. Raises ``IntegrityError`` when the record found is unreadable and ``StoreError`` when storage fails
+    or another run has swept the volume away; then nothing is committed, and a new attempt may.
     """
     name = layout.commit_name(record.case_id, record.case_key)
     standing = record
@@ -160,8 +165,30 @@ def commit(storage: Storage, record: CommitRecord) -> CommitOutcome:
     won = standing.attempt_id == record.attempt_id
     if not won and record.volume is not None and record.volume != standing.volume:
         storage.delete_tree(record.volume)
+    elif won and record.volume is not None and storage.stat(layout.swept_name(record.volume)) is not None:
+        storage.delete(name)
+        storage.delete_tree(record.volume)
+        raise StoreError("another run has swept this volume away", where=f"{storage.uri}/{record.volume}")
     storage.delete(layout.failure_name(record.case_id, record.case_key))
     return CommitOutcome(won, standing)
+
+
+def withdraw(storage: Storage, volume: str) -> bool:
+    """Remove a volume that no record names, for good: its try can't be committed any more. False: a record names it by now.
+
+    Only the holder of the run lock may do this.
+    """
+    mark = layout.swept_name(volume)
+    storage.create(mark, b"")
+    _, fan, folder = volume.split("/")
+    case_id = folder.removesuffix(layout.VOLUME_SUFFIX).rpartition(".")[0]
+    for entry in storage.list(f"{layout.COMMITS}/{fan}"):
+        found, _, key16 = entry.name.rpartition("/")[2].removesuffix(".json").rpartition(".")
+        if found == case_id and read_commit_named(storage, case_id, key16).volume == volume:
+            storage.delete(mark)
+            return False
+    storage.delete_tree(volume)
+    return True
 
 
 def read_commit(storage: Storage, case_id: str, case_key: str) -> CommitRecord | None:

@@ -13,6 +13,7 @@
     snapshots/<name>.json                                 a named, immutable list of accepted cases
     snapshots/rows/<digest>.parquet                       the catalog rows of some of them; snapshots share what is equal
     lock/<generation>.json                                who is generating
+    swept/<case_id>.<attempt_id>                          tries whose voxels were removed; they can't be committed any more
     runs/<started>-<id>.json                              what each run did and what it took
 
 ``fan-out`` is the first two hex digits of SHA-256(case_id): 256 folders, about 4,000 entries each at 10^6 cases.
@@ -35,6 +36,7 @@ FAILURES = "failures"
 CATALOG = "catalog"
 CATALOG_VERSIONS = "catalog/_manifest"
 LOCKS = "lock"
+SWEPT = "swept"
 SNAPSHOTS = "snapshots"
 SNAPSHOT_ROWS = "snapshots/rows"
 RUNS = "runs"
@@ -54,6 +56,11 @@ def fan_out(case_id: str) -> str:
 def volume_path(case_id: str, attempt_id: str) -> str:
     """Where one try at a case puts its voxels; never shared with another try."""
     return checked_name(VOLUMES, fan_out(_id(case_id)), f"{case_id}.{_token(attempt_id)}{VOLUME_SUFFIX}")
+
+
+def swept_name(volume: str) -> str:
+    """The mark of a volume that was removed because no record named it; ``volume``: a path of :func:`volume_path`."""
+    return checked_name(SWEPT, volume.rpartition("/")[2].removesuffix(VOLUME_SUFFIX))
 
 
 def commit_name(case_id: str, case_key: str) -> str:

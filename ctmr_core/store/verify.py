@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ctmr_core.errors import IntegrityError
 from ctmr_core.store import layout
 from ctmr_core.store.catalog import read_parts
-from ctmr_core.store.commits import content_digest, read_commit_named
+from ctmr_core.store.commits import content_digest, read_commit_named, withdraw
 from ctmr_core.store.dataset import Dataset
 from ctmr_core.store.drills import reach
 from ctmr_core.store.lazy import Volume
@@ -21,6 +22,7 @@ from ctmr_core.store.volumes import voxel_digest
 
 _COLUMNS = ("case_id", "case_key", "status", "volume", "objects", "voxel_digest", "content_digest")
 _BATCH_ROWS = 2_000
+MARKS_KEPT = timedelta(days=30)  # longer than any process that writes stays paused
 
 
 @dataclass(frozen=True)
@@ -104,10 +106,13 @@ def sweep(dataset: Dataset) -> list[str]:
     """Remove the orphans and scratch files; their paths. Only the holder of the run lock may do this, before work begins."""
     found = orphans(dataset)
     reach("sweep.begin")
-    for path in found:
-        dataset.storage.delete_tree(path)
+    removed = [path for path in found if withdraw(dataset.storage, path)]
     dataset.storage.clear_scratch()
-    return found
+    forgotten = datetime.now(UTC) - MARKS_KEPT
+    for mark in dataset.storage.list(layout.SWEPT):
+        if mark.modified < forgotten:
+            dataset.storage.delete(mark.name)
+    return removed
 
 
 def _problems(storage: Storage, row: dict[str, Any], deep: bool) -> Iterator[Problem]:
