@@ -8,6 +8,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.s3_servers import moto, rclone, s3_proxy, s3_server, s3_uri, seaweedfs  # noqa: F401 - fixtures for every test
+
 # In CI the examples are the same every time: a new one is found by people, who can look into it, not by a night's run.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("people", deadline=None)  # a first import or a busy machine is no failure

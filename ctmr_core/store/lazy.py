@@ -6,18 +6,23 @@ a shard or chunk is missing. tensorstore does not survive ``fork``: loader worke
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal
 
 import numpy as np
 import tensorstore as ts
 
 from ctmr_core.anatomy.vocabulary import Vocabulary, load_vocabulary
-from ctmr_core.errors import IntegrityError
+from ctmr_core.errors import IntegrityError, StoreError
 from ctmr_core.store.axes import turned
 from ctmr_core.store.storage import Storage, read_json
 from ctmr_core.store.volumes import ATTRIBUTES, refuse_fork
+
+#: In object stores documents and shard indices are fetched once per process, not for every read; volumes never change.
+_CACHED = {"metadata_cache_pool": "cache_pool#documents", "recheck_cached_metadata": False, "recheck_cached_data": False}
+_CACHE_BYTES = 32 << 20
 
 
 class LazyArray:
@@ -46,8 +51,10 @@ class LazyArray:
             "kvstore": self._storage.kvstore(self.path),
             "fill_missing_data_reads": False,  # a lost shard must not read as air
         }
+        shared = self._storage.kvstore_context()
+        context = _context(json.dumps(shared)) if shared else None
         try:
-            return ts.open(spec, open=True, read=True).result().T
+            return ts.open(spec | (_CACHED if shared else {}), open=True, read=True, context=context).result().T
         except ValueError as error:
             raise self._damaged(error) from error
 
@@ -100,13 +107,19 @@ class LazyArray:
             return voxels
         return turned(voxels.T) if voxels.ndim == 3 else np.ascontiguousarray(voxels)
 
-    def _damaged(self, error: Exception) -> IntegrityError:
-        return IntegrityError(
+    def _damaged(self, error: Exception) -> StoreError:
+        return self._storage.kvstore_failed(self.path, error) or IntegrityError(
             "stored voxels are missing or damaged",
             where=f"{self._storage.uri}/{self.path}",
             found=str(error).split(" [source", maxsplit=1)[0],
             fix="run `ctmr verify` on the dataset; it names every damaged case",
         )
+
+
+@cache
+def _context(shared: str) -> ts.Context:
+    """Connections, credentials and the cache for the arrays of object stores, shared by a process."""
+    return ts.Context({**json.loads(shared), _CACHED["metadata_cache_pool"]: {"total_bytes_limit": _CACHE_BYTES}})
 
 
 class Images(Mapping[str, LazyArray]):

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,11 +23,13 @@ from urllib.parse import unquote, urlparse
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
+from pyarrow import fs as arrow_fs
 
 from ctmr_core.errors import IntegrityError, StoreError
 from ctmr_core.store.drills import halves
 
 SCRATCH = ".tmp"
+PROBES = "probe"  # short-lived objects that find out what an object store can do and what its clock says
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]*")
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 
@@ -121,6 +123,16 @@ class Storage:
             raise self._failed("list", prefix, error) from error
         return iter(sorted(found, key=lambda entry: entry.name))
 
+    def scan(self, prefix: str) -> Iterator[StoredName]:
+        """Every object below the folder ``prefix`` as it is found, in no order: for listings that must not fill the memory."""
+        try:
+            for batch in obstore.list(self.objects, prefix=checked_name(prefix)):
+                yield from (StoredName(meta["path"], int(meta["size"]), meta["last_modified"]) for meta in batch)
+        except (NotFoundError, FileNotFoundError):
+            return
+        except BaseError as error:
+            raise self._failed("list", prefix, error) from None
+
     def entries(self, prefix: str) -> Iterator[str]:
         """``<fan-out>/<entry>`` of every file and folder two levels below ``prefix``, in no order."""
         try:
@@ -152,6 +164,22 @@ class Storage:
         """Move the object's last change to now."""
         self.write(name, self.read(name))
 
+    def clock(self) -> datetime:
+        """The time on the clock that dates the objects; it may differ from this machine's."""
+        name = f"{PROBES}/{uuid.uuid4().hex}"
+        self.write(name, b"")
+        try:
+            entry = self.stat(name)
+        finally:
+            self.delete(name)
+        return entry.modified if entry is not None else datetime.now(UTC)
+
+    def arrow_files(self, names: Sequence[str]) -> tuple[arrow_fs.FileSystem, Sequence[str]]:
+        """The Arrow file system behind the storage and the paths on it of ``names``: columns and filters are pushed down."""
+        from ctmr_core.store.arrow_files import arrow_filesystem
+
+        return arrow_filesystem(self.objects), [checked_name(name) for name in names]
+
     def local_path(self, name: str) -> Path | None:
         """The file behind the name, None unless this storage is a folder."""
         checked_name(name)
@@ -164,6 +192,15 @@ class Storage:
             found=f"{self.uri}/{checked_name(name)}",
             allowed="a local folder",
         )
+
+    def kvstore_context(self) -> dict[str, Any]:
+        """tensorstore's context spec for :meth:`kvstore`; storages with equal ones share connections and caches."""
+        return {}
+
+    def kvstore_failed(self, name: str, error: Exception) -> StoreError | None:
+        """What to raise for an ``error`` of tensorstore; None when it means missing or damaged bytes."""
+        del name, error
+        return None
 
     def clear_scratch(self) -> None:
         """Remove what interrupted writes left behind; object stores keep nothing."""
@@ -270,6 +307,16 @@ class LocalStorage(Storage):
     def touch(self, name: str) -> None:
         os.utime(self.root / checked_name(name))
 
+    def clock(self) -> datetime:
+        scratch = self._scratch("clock", b"")  # on NFS the server dates the file
+        try:
+            return datetime.fromtimestamp(scratch.stat().st_mtime, UTC)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+    def arrow_files(self, names: Sequence[str]) -> tuple[arrow_fs.FileSystem, Sequence[str]]:
+        return arrow_fs.LocalFileSystem(), [str(self.local_path(name)) for name in names]
+
     def local_path(self, name: str) -> Path:
         return self.root / checked_name(name)
 
@@ -309,13 +356,26 @@ class LocalStorage(Storage):
 
 
 def open_storage(uri: str | os.PathLike[str], *, make: bool = False) -> Storage:
-    """The storage at a local path or ``file://`` URI. ``make`` creates the folder; else a missing one is a ``StoreError``."""
+    """The storage at a local path, ``file://`` or ``s3://bucket/prefix`` URI.
+
+    make: to write a dataset here. A folder is created (else a missing one is a ``StoreError``); an object store must prove that
+    it can create an object only if there is none, and is refused with a ``StoreError`` otherwise.
+    """
     text = os.fspath(uri)
     parts = urlparse(text)
+    if parts.scheme == "s3":
+        from ctmr_core.store.objects import ObjectStorage
+
+        storage = ObjectStorage(text)
+        if make:
+            storage.prove()
+        return storage
     if parts.scheme == "file":
         text = unquote(parts.path)
     elif "://" in text:
-        raise StoreError("this kind of storage is not supported yet", found=text, allowed="a local path, file://")
+        raise StoreError(
+            "this kind of storage is not supported yet", found=text, allowed="a local path, file://, s3://bucket/prefix"
+        )
     root = Path(text).expanduser().absolute()
     if make:
         try:
