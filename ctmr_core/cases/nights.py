@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
@@ -25,7 +25,7 @@ _LONGEST_GROUP = 63  # with -20261122 and -0000000 behind it, a case id has 80 c
 
 def plan_night(
     recipe: Recipe,
-    night: datetime.date,
+    night: dt.date,
     number: int,
     mode: NightMode = "grow",
     per_night: int | None = None,
@@ -52,7 +52,7 @@ def plan_night(
     return plan(dated(tonight, night), library, engine_identity, validators, earlier_sets=number)
 
 
-def dated(recipe: Recipe, night: datetime.date) -> Recipe:
+def dated(recipe: Recipe, night: dt.date) -> Recipe:
     """The recipe with the date in its groups' names: other case ids and other draws, the same splits of templates."""
     for index, group in enumerate(recipe.groups):
         if len(group.name) > _LONGEST_GROUP:

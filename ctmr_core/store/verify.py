@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import pyarrow.dataset as pads
 
 from ctmr_core.errors import IntegrityError
 from ctmr_core.store import layout
@@ -47,22 +49,26 @@ class VerifyReport:
         return not self.problems
 
 
-def verify(dataset: Dataset, deep: bool = True, threads: int = 1) -> VerifyReport:
+def verify(dataset: Dataset, deep: bool = True, threads: int = 1, case_ids: Collection[str] | None = None) -> VerifyReport:
     """Re-read every object of every committed case, sealed or not.
 
     Per object: is it there, its size, its SHA-256; per volume: does it decode, are the decoded voxels those of the
     record. deep=False looks at presence and sizes alone. threads: cases looked at together; the report does not depend on it.
+    case_ids: only these cases.
     """
     storage, loose = dataset.storage, _unsealed_rows(dataset)
+    only = None if case_ids is None else pads.field("case_id").isin(list(case_ids))
+    if case_ids is not None:
+        loose = [row for row in loose if row["case_id"] in set(case_ids)]
     lines = [
         line
-        for batch in dataset.ledger.to_batches(columns=["case_key", "status", "content_digest"])
+        for batch in dataset.ledger.to_batches(columns=["case_key", "status", "content_digest"], filter=only)
         for line in zip(*(column.to_pylist() for column in batch.columns), strict=True)
     ]
     lines += [(row["case_key"], row["status"], row["content_digest"]) for row in loose]
     problems: list[Problem] = []
     with ThreadPoolExecutor(max(threads, 1)) as pool:
-        for rows in _batches(dataset, loose):
+        for rows in _batches(dataset, loose, only):
             for found in pool.map(lambda row: list(_problems(storage, row, deep)), rows):
                 problems.extend(found)
     problems.sort(key=lambda problem: problem.case_id)
@@ -85,9 +91,9 @@ def _unsealed_rows(dataset: Dataset) -> list[dict[str, Any]]:
     return [row for row in rows if row["case_key"] in planned]
 
 
-def _batches(dataset: Dataset, loose: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+def _batches(dataset: Dataset, loose: list[dict[str, Any]], only: pads.Expression | None) -> Iterator[list[dict[str, Any]]]:
     """The current committed rows, a few thousand at a time: a million rows with their objects would fill the memory."""
-    for batch in dataset.ledger.to_batches(columns=list(_COLUMNS), batch_size=_BATCH_ROWS):
+    for batch in dataset.ledger.to_batches(columns=list(_COLUMNS), filter=only, batch_size=_BATCH_ROWS):
         yield batch.to_pylist()
     yield loose
 
