@@ -102,6 +102,11 @@ class RunLock:
             self._storage.delete(self._name)
         self._name = None
 
+    @property
+    def lost(self) -> bool:
+        """Whether another run has taken the dataset over; noticed with the next heartbeat."""
+        return self._lost.is_set()
+
     def check(self) -> None:
         """Raise ``StoreError`` when another run has taken the dataset over in the meantime."""
         if self._lost.is_set():

@@ -184,9 +184,8 @@ class Driver:
             except ray.exceptions.RayActorError as death:
                 self._count_stillborn(slot, _first_line(death))
                 continue
-            hanging = slot.status.case_id and slot.status.seconds > self._crew.case_timeout
-            if hanging and slot.flights:
-                seconds = round(slot.status.seconds)
+            if slot.flights and slot.seconds_in_case > self._crew.case_timeout:
+                seconds = round(slot.seconds_in_case)
                 slot.kill()
                 self._bury(slot, f"no result after {seconds} s (case_timeout {self._crew.case_timeout:.0f} s)")
 

@@ -37,6 +37,7 @@ class Slot:
     _ready_ref: Any = None
     _status_ref: Any = None
     ready: bool = False
+    heard: float = field(default_factory=time.monotonic)  # when the actor last answered
     born: float = field(default_factory=time.monotonic)
 
     def spawn(self) -> None:
@@ -45,6 +46,7 @@ class Slot:
             num_cpus=self.settings.threads, num_gpus=self.gpus, scheduling_strategy="SPREAD"
         ).remote(self.settings)
         self.ready, self.born = False, time.monotonic()
+        self.heard = self.born
         self._ready_ref, self._status_ref = self.actor.ready.remote(), None
         self.status = ActorStatus()
 
@@ -72,17 +74,25 @@ class Slot:
         """
         if not self.ready:
             self.ready = bool(self._answered(self._ready_ref))
+            self.heard = time.monotonic()
             return
         try:
             if self._status_ref is not None:
                 status = self._answered(self._status_ref)
                 if status is None:
                     return
+                self.heard = time.monotonic()
                 flying = {flight.unit.id for flight in self.flights}
                 self.status = status if status.unit_id in flying else replace(status, outcomes=())
             self._status_ref = self.actor.status.remote()
         except ray.exceptions.RayActorError:
             self._status_ref = None
+
+    @property
+    def seconds_in_case(self) -> float:
+        """How long the actor has been at its case, or silent: a process that stands still does not answer either."""
+        silence = time.monotonic() - self.heard
+        return self.status.seconds + silence if self.status.case_id else silence
 
     @staticmethod
     def _answered(ref: Any) -> Any:

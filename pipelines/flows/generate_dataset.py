@@ -119,7 +119,7 @@ def _make(options: GenerateOptions, backlog: Backlog, crew: Crew, tally: Tally) 
     # Ray puts its own SIGTERM handler in place when it starts, so ours come after it.
     with ray_cluster(options.address, cpus, gpus), stop_on_signals() as stopping:
         tally.start_clock()
-        driver = Driver(crew, ledger, tally, observe, stopping)
+        driver = Driver(crew, ledger, tally, observe, lambda: stopping() or backlog.lock.lost)
         try:
             for number, wave in enumerate(_waves(backlog.cases(), unit_size, options.wave_units)):
                 make_wave = task(name="make-wave", task_run_name=f"wave-{number}", cache_policy=NO_CACHE, persist_result=False)(
@@ -128,6 +128,7 @@ def _make(options: GenerateOptions, backlog: Backlog, crew: Crew, tally: Tally) 
                 backlog.lock.check()
                 reach("wave.begin", f"wave-{number}")
                 make_wave(wave)
+                backlog.lock.check()
                 if tally.interrupted or tally.halt:
                     break
         finally:
