@@ -101,6 +101,8 @@ def print_summary(summary: RunSummary, to: Console) -> None:
         to.print(Text(f"skipped row: {row}", "yellow"), soft_wrap=True)
     for problem in summary.problems[:10]:
         to.print(Text(f"{problem['status']}: {problem['case_id']}: {problem['reason']}", "yellow"), soft_wrap=True)
+    if summary.tracking_lost:
+        to.print(Text(summary.tracking_lost, "yellow"), soft_wrap=True)
     if summary.halt:
         to.print(Text(summary.halt, "bold red"), soft_wrap=True)
     elif summary.interrupted:

@@ -11,8 +11,10 @@ import logging
 import os
 import time
 from collections.abc import Iterator
+from functools import partial
 
 from ctmr_core.cases.case import Case
+from ctmr_core.errors import CtmrError, StoreError
 from ctmr_core.store.drills import reach
 from pipelines.factory.cluster import ray_cluster
 from pipelines.factory.driver import Crew, Driver, Ledger
@@ -20,17 +22,17 @@ from pipelines.factory.logs import LogFormat, configure_logging, log_format, log
 from pipelines.factory.metrics import RunMeter
 from pipelines.factory.tally import Observer, Progress, Tally
 from pipelines.factory.work import ActorSettings, WorkUnit, in_units
-from pipelines.flows.environment import prepare_prefect
+from pipelines.flows.environment import prefect_server, prepare_prefect
 from pipelines.flows.events import announced, emit_end, emit_run_event
 from pipelines.flows.interrupts import stop_on_signals
 from pipelines.flows.options import GenerateOptions, RunSummary
 from pipelines.flows.preparation import Backlog, prepare
+from pipelines.flows.tracking import Tracking, unreachable
 
 prepare_prefect()
 
-from prefect import flow, task  # noqa: E402 - the settings above must be made before Prefect is imported
+from prefect import flow  # noqa: E402 - the settings above must be made before Prefect is imported
 from prefect.artifacts import create_progress_artifact, update_progress_artifact  # noqa: E402
-from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.runtime import flow_run  # noqa: E402
 
 LOG = logging.getLogger(__name__)
@@ -43,15 +45,28 @@ _LOGGED = {"planned", "done_before", "accepted", "rejected", "failed", "quaranti
 
 #: Who watches the run in this process; a flow's parameters must be plain data, so it can't be one.
 _observers: list[Observer] = []
+#: How far this process's run has come: begun, and with its summary when it is done. Prefect may fail before and after.
+_begun: list[Tracking] = []
+_ended: list[RunSummary] = []
 
 
 def run_generate_dataset(options: GenerateOptions, observer: Observer | None = None) -> RunSummary:
     """Run the flow here and now, with ``observer`` told of the progress about four times a second."""
     if observer:
         _observers.append(observer)
+    _begun.clear()
+    _ended.clear()
     try:
-        summary: RunSummary = generate_dataset(options)
-        return summary
+        with prefect_server():
+            summary: RunSummary = generate_dataset(options)
+            return summary
+    except Exception as error:
+        if _ended:  # the work is done, Prefect could not be told
+            _begun[0].give_up(error)
+            return _ended[0].model_copy(update={"tracking_lost": _begun[0].lost})
+        if _begun or isinstance(error, CtmrError):
+            raise
+        raise unreachable(error) from error
     finally:
         if observer:
             _observers.remove(observer)
@@ -63,16 +78,19 @@ def generate_dataset(options: GenerateOptions) -> RunSummary:
     if isinstance(options, dict):
         options = GenerateOptions.model_validate(options)
     begin = time.monotonic()
+    tracking = Tracking()
+    _begun.append(tracking)
     run_id = _start_log(options)
-    find_backlog = task(name="find-backlog", cache_policy=NO_CACHE, persist_result=False)(lambda: prepare(options))
-    with find_backlog() as backlog:
+    with tracking.step("find-backlog", lambda: prepare(options)) as backlog:
         tally = Tally(backlog.planned, backlog.done)
         crew = _crew(options, backlog, run_id)
         _announce(options, backlog)
         if backlog.to_do:
-            _make(options, backlog, crew, tally)
-        task(name="seal-catalog", cache_policy=NO_CACHE, persist_result=False)(backlog.seal)()
+            _make(options, backlog, crew, tally, tracking)
+        _seal(backlog, tally, tracking)
     summary = _summary(options, backlog, crew, tally, time.monotonic() - begin)
+    summary = summary.model_copy(update={"tracking_lost": tracking.lost})
+    _ended.append(summary)
     emit_end(summary)
     LOG.info("run ended: %s", summary.model_dump_json(include=_LOGGED))
     return summary
@@ -85,6 +103,15 @@ def _start_log(options: GenerateOptions) -> str:
     # Text is for people, who have the live picture: they are told what went wrong, machines are told everything.
     configure_logging(style, context, level=log_level("INFO" if style is LogFormat.JSON else "WARNING"))
     return run_id
+
+
+def _seal(backlog: Backlog, tally: Tally, tracking: Tracking) -> None:
+    try:
+        tracking.step("seal-catalog", backlog.seal)
+    except StoreError as error:
+        if not tally.halt:
+            raise
+        LOG.warning("the catalog is sealed by the next run: %s", error)  # the storage that halted the run is still in trouble
 
 
 def _announce(options: GenerateOptions, backlog: Backlog) -> None:
@@ -106,9 +133,9 @@ def _crew(options: GenerateOptions, backlog: Backlog, run_id: str) -> Crew:
     return Crew(max(1, min(workers, backlog.to_do)), settings, options.gpus_per_worker, options.case_timeout)
 
 
-def _make(options: GenerateOptions, backlog: Backlog, crew: Crew, tally: Tally) -> None:
+def _make(options: GenerateOptions, backlog: Backlog, crew: Crew, tally: Tally, tracking: Tracking) -> None:
     unit_size = options.unit_size or max(1, min(MAX_UNIT_SIZE, backlog.to_do // (crew.workers * UNITS_PER_ACTOR)))
-    watching: list[Observer] = [*_observers, RunMeter(without_secrets(options.dataset)), _ProgressArtifact()]
+    watching: list[Observer] = [*_observers, RunMeter(without_secrets(options.dataset)), _ProgressArtifact(tracking)]
 
     def observe(progress: Progress) -> None:
         for observer in watching:
@@ -122,12 +149,9 @@ def _make(options: GenerateOptions, backlog: Backlog, crew: Crew, tally: Tally) 
         driver = Driver(crew, ledger, tally, observe, lambda: stopping() or backlog.lock.lost)
         try:
             for number, wave in enumerate(_waves(backlog.cases(), unit_size, options.wave_units)):
-                make_wave = task(name="make-wave", task_run_name=f"wave-{number}", cache_policy=NO_CACHE, persist_result=False)(
-                    driver.run
-                )
                 backlog.lock.check()
                 reach("wave.begin", f"wave-{number}")
-                make_wave(wave)
+                tracking.step("make-wave", partial(driver.run, wave), f"wave-{number}")
                 backlog.lock.check()
                 if tally.interrupted or tally.halt:
                     break
@@ -145,16 +169,22 @@ def _waves(cases: Iterator[Case], unit_size: int, wave_units: int) -> Iterator[l
 class _ProgressArtifact:
     """Keeps one Prefect progress artifact of the flow run up to date, seldom enough to cost nothing."""
 
-    def __init__(self) -> None:
-        self._id = create_progress_artifact(progress=0.0, description="cases with an outcome")
+    def __init__(self, tracking: Tracking) -> None:
+        self._tracking = tracking
+        self._id: object = None
         self._last = time.monotonic()
+        tracking.tell(self._create)
+
+    def _create(self) -> None:
+        self._id = create_progress_artifact(progress=0.0, description="cases with an outcome")
 
     def __call__(self, progress: Progress) -> None:
         finished = progress.done >= progress.planned
         if not finished and time.monotonic() - self._last < ARTIFACT_SECONDS:
             return
         self._last = time.monotonic()
-        update_progress_artifact(self._id, progress=100.0 * progress.done / max(progress.planned, 1))  # type: ignore[arg-type]
+        percent = 100.0 * progress.done / max(progress.planned, 1)
+        self._tracking.tell(lambda: update_progress_artifact(self._id, progress=percent))  # type: ignore[arg-type]
 
 
 def _summary(options: GenerateOptions, backlog: Backlog, crew: Crew, tally: Tally, seconds: float) -> RunSummary:

@@ -38,7 +38,8 @@ class GenerateOptions(BaseModel):
 
 
 class RunSummary(BaseModel):
-    """How a run ended. ``reasons``: why cases had to be made, by class; ``problems``: up to 20 cases that are not accepted."""
+    """How a run ended. ``reasons``: why cases had to be made, by class; ``problems``: up to 20 cases that are not accepted;
+    ``tracking_lost``: why Prefect's server was not told of all of it, "" when it was."""
 
     dataset: str
     planned: int
@@ -57,6 +58,7 @@ class RunSummary(BaseModel):
     halt: str | None
     skipped_rows: list[str]
     problems: list[dict[str, str]]
+    tracking_lost: str = ""
 
     @property
     def complete(self) -> bool:
