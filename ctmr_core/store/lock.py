@@ -1,7 +1,9 @@
 """One run per dataset.
 
 The lock is the highest ``lock/<generation>.json``; taking over from a dead holder means creating the next generation,
-which only one process can do. Its time of last change is the heartbeat.
+which only one process can do. Its time of last change is the heartbeat, compared with the clock of the storage that dates it,
+not with this machine's. In an object store the heartbeat writes the object again, and may by that bring a generation back that
+another run has just removed: a holder therefore looks for a higher generation after every beat, and gives way to it.
 """
 
 from __future__ import annotations
@@ -135,7 +137,7 @@ class RunLock:
         holder, entry = self._read(name), self._storage.stat(name)
         if holder is None or entry is None:
             return
-        silence = (datetime.now(UTC) - entry.modified).total_seconds()
+        silence = (self._storage.clock() - entry.modified).total_seconds()
         if holder.host == self.holder.host and not _runs(holder):
             log.warning("taking over the dataset from %s: that process is gone", holder)
         elif silence > self._stale_seconds:
@@ -159,6 +161,10 @@ class RunLock:
                     self._lost.set()
                     return
                 self._storage.touch(self._name)
+                if max(self._generations(), default=self._name) > self._name:
+                    self._lost.set()
+                    self._storage.delete(self._name)
+                    return
             except (FileNotFoundError, StoreError, OSError) as error:
                 log.warning("the heartbeat of the dataset lock failed: %s", error)
 

@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import errno
+import io
+import json
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
 import pytest
 from obstore.store import MemoryStore
 
 from ctmr_core.errors import IntegrityError, StoreError
 from ctmr_core.store import layout, open_storage
 from ctmr_core.store.storage import LocalStorage, Storage, checked_name, json_bytes, read_json
+from tests.s3_servers import fresh_uri
 
 
-@pytest.fixture(params=["disk", "objects"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    return open_storage(tmp_path) if request.param == "disk" else Storage("memory://", MemoryStore())
+@pytest.fixture(params=["disk", "memory", "seaweedfs", "moto"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    if request.param == "disk":
+        return open_storage(tmp_path)
+    if request.param == "memory":
+        return Storage("memory://", MemoryStore())
+    request.getfixturevalue(request.param).enter(monkeypatch)
+    return open_storage(fresh_uri(), make=True)
 
 
 def test_create_writes_once_and_write_replaces(storage: Storage) -> None:
@@ -28,19 +44,93 @@ def test_create_writes_once_and_write_replaces(storage: Storage) -> None:
     found = storage.stat("commits/0a/x.json")
     assert found is not None
     assert found.bytes == 5
+    assert abs((found.modified - storage.clock()).total_seconds()) < 60
+
+
+def test_an_equal_object_that_is_there_is_still_somebody_elses(storage: Storage) -> None:
+    assert storage.create("a.json", b"the same")
+    assert not storage.create("a.json", b"the same")
+
+
+RACER = """
+import json, os, sys
+from ctmr_core.store import open_storage
+for order in sys.stdin:
+    uri, name, environment = json.loads(order)
+    os.environ.update(environment)
+    storage = open_storage(uri)
+    won = [storage.create(f"commits/00/{i}.json", f"{name} {i}".encode()) for i in range(40)]
+    print(json.dumps(won), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def racers() -> Iterator[list[subprocess.Popen[str]]]:
+    with ExitStack() as stack:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        yield [stack.enter_context(subprocess.Popen([sys.executable, "-c", RACER], **pipes)) for _ in range(4)]
+
+
+def test_of_many_processes_one_creates(storage: Storage, racers: list[subprocess.Popen[str]]) -> None:
+    if storage.uri.startswith("memory"):
+        pytest.skip("a store in memory is not shared by processes")
+    environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    for n, racer in enumerate(racers):
+        assert racer.stdin is not None
+        print(json.dumps([storage.uri, n, environment]), file=racer.stdin, flush=True)
+    won = [json.loads(racer.stdout.readline()) for racer in racers if racer.stdout is not None]
+    assert [sum(column) for column in zip(*won, strict=True)] == [1] * 40
+    for i in range(40):
+        winner = next(n for n in range(4) if won[n][i])
+        assert storage.read(f"commits/00/{i}.json") == f"{winner} {i}".encode()
+
+
+def test_a_touch_moves_the_time_and_keeps_the_object(storage: Storage) -> None:
+    storage.create("lock/1.json", b"mine")
+    before = storage.stat("lock/1.json")
+    storage.touch("lock/1.json")
+    after = storage.stat("lock/1.json")
+    assert before is not None
+    assert after is not None
+    assert after.modified >= before.modified
+    assert storage.read("lock/1.json") == b"mine"
+
+
+def test_a_big_object_arrives_whole(storage: Storage) -> None:
+    data = np.random.default_rng(0).bytes((16 << 20) + 12_345)
+    storage.write_all([("v/big", data), ("v/zarr.json", b"{}")])
+    assert storage.read("v/big") == data
+    assert [entry.bytes for entry in storage.list("v")] == [len(data), 2]
+
+
+def test_arrow_reads_columns_and_rows_where_they_lie(storage: Storage) -> None:
+    table = pa.table({"case_id": [f"c{i}" for i in range(1000)], "n": range(1000)})
+    sink = io.BytesIO()
+    pq.write_table(table, sink, row_group_size=100)
+    storage.write("catalog/part-a.parquet", sink.getvalue())
+    storage.write("catalog/part-b.parquet", sink.getvalue())
+    filesystem, paths = storage.arrow_files(["catalog/part-a.parquet", "catalog/part-b.parquet"])
+    lazy = pads.dataset(list(paths), format="parquet", filesystem=filesystem)
+    assert lazy.count_rows() == 2000
+    assert lazy.to_table(columns=["case_id"], filter=pads.field("n") == 7).to_pydict() == {"case_id": ["c7", "c7"]}
+    _, missing = storage.arrow_files(["catalog/none.parquet"])
+    with pytest.raises(FileNotFoundError):
+        pads.dataset(list(missing), format="parquet", filesystem=filesystem).to_table()
 
 
 def test_listing_and_deleting(storage: Storage) -> None:
     storage.write_all([("v/00/a.1/zarr.json", b"1"), ("v/00/a.1/ct/0/c/0/0/0", b"22"), ("v/1f/b.2/zarr.json", b"3")])
     storage.write("v/1f/c.json", b"4")
+    assert sorted(entry.name for entry in storage.scan("v")) == [entry.name for entry in storage.list("v")]
     assert [(e.name, e.bytes) for e in storage.list("v/00")] == [("v/00/a.1/ct/0/c/0/0/0", 2), ("v/00/a.1/zarr.json", 1)]
     assert sorted(storage.entries("v")) == ["00/a.1", "1f/b.2", "1f/c.json"]
-    assert list(storage.entries("nothing")) == list(storage.list("nothing")) == []
+    assert list(storage.entries("nothing")) == list(storage.list("nothing")) == list(storage.scan("nothing")) == []
     storage.delete_tree("v/00/a.1")
     storage.delete_tree("v/00/never")
     storage.delete("v/1f/c.json")
     storage.delete("v/1f/c.json")
-    assert sorted(storage.entries("v")) == ["1f/b.2"]
+    left = [entry for entry in storage.entries("v") if list(storage.list(f"v/{entry}"))]
+    assert left == ["1f/b.2"]  # an object store may go on showing a folder that has become empty
     assert storage.stat("v/00/a.1/zarr.json") is None
     with pytest.raises(FileNotFoundError):
         storage.read("v/00/a.1/zarr.json")
