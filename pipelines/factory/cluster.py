@@ -47,6 +47,7 @@ def ray_cluster(address: str | None, cpus: int, gpus: float = 0.0) -> Iterator[N
 
 def _local_options(cpus: int, gpus: float) -> dict[str, object]:
     return {
+        "address": "local",  # without it Ray joins a cluster that someone else has started on this machine
         "num_cpus": max(cpus, os.cpu_count() or 1),
         "num_gpus": int(-(-gpus // 1)) or None,
         "include_dashboard": False,
