@@ -1,6 +1,6 @@
 """The dataset on disk: volumes (Zarr), catalog (Parquet), commits, resume and verification."""
 
-from ctmr_core.store.catalog import build_row, compact, seal, seal_missing
+from ctmr_core.store.catalog import build_row, seal, seal_missing
 from ctmr_core.store.commits import (
     CommitOutcome,
     CommitRecord,
@@ -11,6 +11,7 @@ from ctmr_core.store.commits import (
     read_failures,
     record_failure,
 )
+from ctmr_core.store.compaction import compact
 from ctmr_core.store.dataset import Dataset
 from ctmr_core.store.layout import volume_path
 from ctmr_core.store.lazy import Volume

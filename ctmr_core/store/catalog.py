@@ -1,9 +1,8 @@
 """The catalog: one row per committed case, in Parquet; the index of a dataset.
 
-Rows are first sealed by work unit (``part-<unit>-<digest>.parquet``), then merged into files of at least 10,000 rows:
+Rows are first sealed by work unit (``part-<unit>-<digest>.parquet``), then merged into large files (see ``compaction``):
 scanning 10,000 small files takes a hundred times as long as one big one. The parts that count are those the highest version
-document lists, plus any sealed since. A file is deleted one compaction after it was merged, so that open readers keep what
-they opened.
+document lists, plus any sealed since.
 """
 
 from __future__ import annotations
@@ -15,8 +14,9 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from ctmr_core.anatomy.label_census import LabelCensus
@@ -27,9 +27,10 @@ from ctmr_core.quality.base import Verdict
 from ctmr_core.store import layout
 from ctmr_core.store.commits import CaseRef, read_commit, read_commit_named
 from ctmr_core.store.drills import reach
-from ctmr_core.store.storage import Storage, json_bytes, read_json
+from ctmr_core.store.storage import Storage, read_json
 
-MERGED_ROWS = 100_000
+ROW_GROUP = 2_048  # rows decoded to get at one of them; smaller ones make the footers of a million rows slow to read
+_RECOVERED_ROWS = 10_000
 _TRIPLE = pa.list_(pa.int32(), 3)
 _MM = pa.list_(pa.float64(), 3)
 
@@ -46,6 +47,7 @@ SCHEMA = pa.schema(
         ("body_identity", pa.string()),
         ("split", pa.string()),
         ("sequences", pa.list_(pa.string())),
+        ("sequence_set", pa.string()),  # the sequences joined by "+": a column that a filter can be pushed down to
         ("size", _TRIPLE),
         ("spacing", _MM),
         ("center", pa.string()),
@@ -89,6 +91,21 @@ SCHEMA = pa.schema(
 )
 
 
+_REPEATING = [
+    "sequences.list.element",
+    "lesions.list.element.label",
+    "label_ids.list.element",
+    "objects.list.element.name",
+    "scores.key_value.key",
+    "versions.key_value.key",
+    "versions.key_value.value",
+    "timings.key_value.key",
+    "licences.list.element",
+    "reasons.list.element",
+    "affine.list.element",
+]
+
+
 def build_row(
     case: Case,
     *,
@@ -115,6 +132,7 @@ def build_row(
     return {
         **manifest,
         "body_identity": case.body_identity,
+        "sequence_set": "+".join(case.sequences),
         "vocabulary": label_map.vocabulary.name if label_map else None,
         "affine": [float(v) for v in label_map.affine.reshape(-1)] if label_map else None,
         "label_ids": [entry.id for entry in entries],
@@ -154,19 +172,44 @@ def rows_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
-    """The table as Parquet (zstd); equal tables are equal bytes."""
+    """The table as Parquet (zstd, checksums on pages); equal tables are equal bytes."""
     sink = BytesIO()
-    pq.write_table(table, sink, compression="zstd", row_group_size=MERGED_ROWS)
+    with parquet_writer(sink, table.schema) as writer:
+        writer.write_table(table, row_group_size=ROW_GROUP)
     return sink.getvalue()
+
+
+def parquet_writer(sink: BytesIO, schema: pa.Schema) -> pq.ParquetWriter:
+    """How every table of a dataset is written: small row groups, and statistics on what people filter by."""
+    plain = {"case_id", "case_key", "volume", "bytes", "voxel_digest", "content_digest", "body_seed", "seed", "finished_at"}
+    names = [field.name for field in schema if not pa.types.is_nested(field.type)]
+    return pq.ParquetWriter(
+        sink,
+        schema,
+        compression="zstd",
+        use_dictionary=[name for name in names if name not in plain] + _REPEATING,
+        write_statistics=[name for name in names if name not in ("case_key", "voxel_digest", "content_digest", "volume")],
+        write_page_checksum=True,
+    )
 
 
 @dataclass(frozen=True)
 class CatalogState:
-    """Which files make up the catalog now. ``retired``: merged at the last compaction, still there for open readers."""
+    """Which files make up the catalog now.
+
+    parts: names. listed: what the version document knows about those it lists (name, rows, accepted, bytes, sha256, first and
+    last case id). retired: name -> version of the compaction that merged it; still there for open readers.
+    """
 
     version: int
     parts: tuple[str, ...]
-    retired: tuple[str, ...]
+    listed: Mapping[str, Mapping[str, Any]]
+    retired: Mapping[str, int]
+
+    @property
+    def unlisted(self) -> tuple[str, ...]:
+        """Parts sealed since the last compaction."""
+        return tuple(name for name in self.parts if name not in self.listed)
 
 
 def catalog_state(storage: Storage) -> CatalogState:
@@ -176,45 +219,43 @@ def catalog_state(storage: Storage) -> CatalogState:
     present = {name for name in files if name.endswith(".parquet")}
     sealed = {name for name in present if name.startswith(f"{layout.CATALOG}/part-")}
     if not versions:
-        return CatalogState(0, tuple(sorted(sealed)), ())
+        return CatalogState(0, tuple(sorted(sealed)), {}, {})
     latest = max(versions)
     document = read_json(storage, latest)
-    listed = {entry["name"] for entry in document["parts"]}
-    retired = set(document["retired"])
-    if missing := sorted(listed - present):
+    version = int(document["version"])
+    listed = {entry["name"]: entry for entry in document["parts"]}
+    gone = document["retired"]
+    retired = dict(gone) if isinstance(gone, dict) else dict.fromkeys(gone, version)  # a list in datasets of the first releases
+    if missing := sorted(listed.keys() - present):
         raise IntegrityError("a catalog file is missing", where=f"{storage.uri}/{latest}", found=missing[0])
-    return CatalogState(int(document["version"]), tuple(sorted(listed | (sealed - retired))), tuple(sorted(retired)))
+    return CatalogState(version, tuple(sorted(listed.keys() | (sealed - retired.keys()))), listed, retired)
 
 
-def arrow_source(storage: Storage, names: Sequence[str]) -> tuple[Any, list[str]]:
-    """The Arrow file system behind the storage and the paths on it of the files ``names``, to read them with push-down."""
-    from pyarrow.fs import LocalFileSystem
-
-    if hasattr(storage, "arrow_files"):
-        filesystem, paths = storage.arrow_files(names)
-        return filesystem, list(paths)
-    paths = [storage.local_path(name) for name in names]
-    if None in paths:
-        raise StoreError("Parquet files can not be read from this kind of storage", where=storage.uri, allowed="a local folder")
-    return LocalFileSystem(), [str(path) for path in paths]
+def parts_dataset(storage: Storage, names: Sequence[str], schema: pa.Schema = SCHEMA) -> pads.Dataset:
+    """The files as one lazy table; columns an older file lacks are null."""
+    if not names:
+        return pads.dataset(schema.empty_table())
+    filesystem, paths = storage.arrow_files(names)
+    return pads.dataset(paths, format="parquet", schema=schema, filesystem=filesystem)
 
 
 def read_part(storage: Storage, name: str, columns: Sequence[str] | None = None) -> pa.Table:
     """One catalog file as a table; ``IntegrityError`` naming it when it can't be read."""
     try:
-        source = storage.local_path(name) or BytesIO(storage.read(name))
-        return pq.read_table(source, columns=list(columns) if columns else None)
+        return parts_dataset(storage, [name]).to_table(columns=list(columns) if columns else None)
     except FileNotFoundError as error:
         raise IntegrityError("a catalog file is missing", where=f"{storage.uri}/{name}") from error
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise IntegrityError("a catalog file can not be read", where=f"{storage.uri}/{name}", found=str(error)) from error
 
 
-def read_parts(storage: Storage, columns: Sequence[str] | None = None) -> pa.Table:
-    """The named columns of every committed row that is sealed (all columns by default); one row per case key."""
-    wanted = list(columns) if columns else SCHEMA.names
-    parts = [read_part(storage, name, wanted) for name in catalog_state(storage).parts]
-    return pa.concat_tables(parts) if parts else pa.schema([SCHEMA.field(name) for name in wanted]).empty_table()
+def read_parts(storage: Storage, columns: Sequence[str] | None = None, names: Sequence[str] | None = None) -> pa.Table:
+    """The named columns (all by default) of the catalog files ``names`` (the current ones by default), in their order."""
+    parts = catalog_state(storage).parts if names is None else names
+    try:
+        return parts_dataset(storage, parts).to_table(columns=list(columns) if columns else None)
+    except (pa.ArrowException, OSError):
+        return pa.concat_tables([read_part(storage, name, columns) for name in parts])  # names the file that is damaged
 
 
 def seal(storage: Storage, unit_id: str, case_refs: Iterable[CaseRef]) -> str | None:
@@ -223,18 +264,21 @@ def seal(storage: Storage, unit_id: str, case_refs: Iterable[CaseRef]) -> str | 
     Safe to repeat and to race: the part's name holds a digest of its bytes, and equal commits give equal bytes.
     """
     records = [record for case_id, key in case_refs if (record := read_commit(storage, case_id, key)) is not None]
-    return _write_part(storage, unit_id, rows_table(record.catalog_row() for record in records))
+    return write_part(storage, unit_id, rows_table(record.catalog_row() for record in records))
 
 
-def seal_missing(storage: Storage, refs: Iterable[tuple[str, str]]) -> str | None:
-    """Put commits left unsealed by a crash into the catalog; ``refs``: (case_id, first 16 digits of case_key)."""
+def seal_missing(storage: Storage, refs: Iterable[tuple[str, str]]) -> list[str]:
+    """Put commits left unsealed by a crash into the catalog; ``refs``: (case_id, first 16 digits of case_key). Parts made."""
     ordered = sorted(set(refs))
-    if not ordered:
-        return None
-    return _write_part(storage, "recovered", rows_table(read_commit_named(storage, *ref).catalog_row() for ref in ordered))
+    parts = []
+    for start in range(0, len(ordered), _RECOVERED_ROWS):
+        records = (read_commit_named(storage, *ref) for ref in ordered[start : start + _RECOVERED_ROWS])
+        parts.append(write_part(storage, "recovered", rows_table(record.catalog_row() for record in records)))
+    return [name for name in parts if name is not None]
 
 
-def _write_part(storage: Storage, unit_id: str, table: pa.Table) -> str | None:
+def write_part(storage: Storage, unit_id: str, table: pa.Table) -> str | None:
+    """Seal rows (of :data:`SCHEMA`, sorted by case id and key) as the part of a unit; its name, None when there are no rows."""
     if not table.num_rows:
         return None
     data = parquet_bytes(table)
@@ -245,54 +289,8 @@ def _write_part(storage: Storage, unit_id: str, table: pa.Table) -> str | None:
     return name
 
 
-def compact(storage: Storage, min_rows: int = 10_000) -> CatalogState:
-    """Merge files of fewer than ``min_rows`` rows; the new state. Nothing happens when there is at most one such file.
-
-    Merged files hold at most 100,000 rows sorted by case id and are named after their content. The new version document is
-    written last and only if nobody else has written that version.
-    """
-    state = catalog_state(storage)
-    keys = {name: read_part(storage, name, ["case_key"]) for name in state.parts}
-    small = [name for name in state.parts if keys[name].num_rows < min_rows]
-    if len(small) < 2:
-        return state
-    reach("compact.begin")
-    kept = [name for name in state.parts if name not in small]
-    rows = _distinct(pa.concat_tables([read_part(storage, name) for name in small]), [keys[name] for name in kept])
-    parts = [_entry(storage, name, keys[name].num_rows) for name in kept]
-    for start in range(0, rows.num_rows, MERGED_ROWS):
-        piece = rows.slice(start, MERGED_ROWS).combine_chunks()
-        data = parquet_bytes(piece)
-        name = f"{layout.CATALOG}/merged-{hashlib.sha256(data).hexdigest()[:16]}.parquet"
-        storage.create(name, data)
-        parts.append(_entry(storage, name, piece.num_rows))
-    parts.sort(key=lambda entry: str(entry["name"]))
-    version = state.version + 1
-    listed = {entry["name"] for entry in parts}
-    document = {"version": version, "parts": parts, "retired": sorted({*small, *state.retired} - listed)}
-    reach("compact.merged")
-    if storage.create(f"{layout.CATALOG_VERSIONS}/{version:08d}.json", json_bytes(document)):
-        reach("compact.made")
-        for name in sorted(set(state.retired) - listed):
-            storage.delete(name)
-    return catalog_state(storage)
-
-
-def _entry(storage: Storage, name: str, rows: int) -> dict[str, Any]:
-    return {"name": name, "rows": rows, "sha256": hashlib.sha256(storage.read(name)).hexdigest()}
-
-
-def _distinct(table: pa.Table, elsewhere: Sequence[pa.Table] = ()) -> pa.Table:
-    """Sorted by case id and key, one row per key, without the keys that other files hold."""
-    ordered = table.sort_by([("case_id", "ascending"), ("case_key", "ascending")])
-    if elsewhere:
-        held = pa.concat_tables(elsewhere).column("case_key").combine_chunks()
-        ordered = ordered.filter(pc.invert(pc.is_in(ordered.column("case_key"), value_set=held)))
-    return ordered.take(first_of_each(ordered.column("case_key")))
-
-
 def first_of_each(values: pa.ChunkedArray) -> pa.Array:
     """Positions of the first occurrence of every distinct value, ascending."""
-    numbered = pa.table({"value": values, "position": pa.array(range(len(values)), pa.int64())})
+    numbered = pa.table({"value": values, "position": pa.array(np.arange(len(values)))})
     first = numbered.group_by("value", use_threads=False).aggregate([("position", "min")]).column("position_min")
     return first.combine_chunks().sort()

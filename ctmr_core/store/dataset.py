@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ctmr_core.errors import IntegrityError, StoreError
 from ctmr_core.store import layout
-from ctmr_core.store.catalog import SCHEMA, catalog_state, first_of_each, parquet_bytes, read_parts
+from ctmr_core.store.catalog import catalog_state, first_of_each, parquet_bytes, parts_dataset, read_parts
 from ctmr_core.store.drills import reach
 from ctmr_core.store.keys import all_distinct, find_keys, key_numbers
 from ctmr_core.store.lazy import Volume
@@ -129,15 +129,10 @@ class Dataset:
             return self.snapshot.rows()
         index = self.index
         parts = catalog_state(self.storage).parts
-        paths = [self.storage.local_path(name) for name in parts]
-        rows = sum(pq.read_metadata(path).num_rows for path in paths if path is not None)
-        if not parts:
-            return pads.dataset(SCHEMA.empty_table())
-        if None in paths or rows != index.num_rows:  # an object store, or a case sealed twice: small or rare enough to load
+        whole = parts_dataset(self.storage, parts)
+        if whole.count_rows() != index.num_rows:  # a case sealed twice: rare
             table = read_parts(self.storage)
             whole = pads.dataset(table.take(first_of_each(table["case_key"])))
-        else:
-            whole = pads.dataset([str(path) for path in paths], format="parquet", schema=SCHEMA)
         superseded = index.filter(pc.invert(index["current"]))["case_key"]
         if len(superseded):
             return whole.filter(~pads.field("case_key").isin(superseded.combine_chunks()))

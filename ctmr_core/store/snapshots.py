@@ -23,7 +23,7 @@ import pyarrow.dataset as pads
 
 from ctmr_core.errors import IntegrityError, StoreError
 from ctmr_core.store import layout
-from ctmr_core.store.catalog import SCHEMA, arrow_source, parquet_bytes, read_part
+from ctmr_core.store.catalog import parquet_bytes, parts_dataset, read_part, read_parts
 from ctmr_core.store.keys import key_numbers
 from ctmr_core.store.snapshot_diff import SnapshotDiff, compare_rows, strata
 from ctmr_core.store.storage import Storage, json_bytes, read_json
@@ -81,15 +81,11 @@ class Snapshot:
 
     def rows(self) -> pads.Dataset:
         """The catalog rows of its cases, a lazy ``pyarrow.dataset`` sorted by case id."""
-        if not self.rows_files:
-            return pads.dataset(SCHEMA.empty_table())
-        filesystem, paths = arrow_source(self.storage, self.rows_files)
-        return pads.dataset(paths, format="parquet", schema=SCHEMA, filesystem=filesystem)
+        return parts_dataset(self.storage, self.rows_files)
 
     def table(self, columns: Sequence[str]) -> pa.Table:
         """Columns of its rows, sorted by case id; ``IntegrityError`` naming the file when one is missing or damaged."""
-        tables = [read_part(self.storage, name, columns) for name in self.rows_files]
-        return pa.concat_tables(tables) if tables else pa.schema([SCHEMA.field(name) for name in columns]).empty_table()
+        return read_parts(self.storage, columns, self.rows_files)
 
     def document(self) -> dict[str, Any]:
         """Everything but the storage, as JSON-able values."""

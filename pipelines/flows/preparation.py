@@ -15,7 +15,8 @@ from ctmr_core.cases.case import Case
 from ctmr_core.cases.manifest import Manifest, read_manifest
 from ctmr_core.engines import engine_identity
 from ctmr_core.store import Dataset, sweep
-from ctmr_core.store.catalog import compact, seal_missing
+from ctmr_core.store.catalog import seal_missing
+from ctmr_core.store.compaction import compact
 from ctmr_core.store.lock import RunLock
 from ctmr_core.store.resume import Resume, resume, unsealed_commits
 from pipelines.factory.ledger import CaseLedger
