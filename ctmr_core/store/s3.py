@@ -9,6 +9,7 @@ import os
 import re
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
@@ -121,7 +122,12 @@ class S3Place:
     def context(self) -> dict[str, Any]:
         """tensorstore's shared resources: who signs, retries and the number of requests at a time."""
         kinds = {"environment": {"type": "environment"}, "anonymous": {"type": "anonymous"}}
-        profile = {"type": "profile", "profile": os.environ.get("AWS_PROFILE", "default")}
+        profile = {  # it does not find the files by itself
+            "type": "profile",
+            "profile": os.environ.get("AWS_PROFILE", "default"),
+            "credentials_file": str(Path(os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")).expanduser()),
+            "config_file": str(Path(os.environ.get("AWS_CONFIG_FILE", "~/.aws/config")).expanduser()),
+        }
         return {
             "aws_credentials": profile if self.credentials == "profile" else kinds.get(self.credentials, {"type": "default"}),
             "s3_request_concurrency": {"limit": IDLE_CONNECTIONS},
