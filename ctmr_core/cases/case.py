@@ -45,7 +45,8 @@ class Case(BaseModel):
     deformation: greatest displacement in mm of the smooth random warp of a template (0 = as it is).
     engine_parameters, checks: settings of the engine and of the checks, JSON objects.
     seed: an extra number to make the same row anew with other random draws.
-    template_digest, engine_identity: filled in by the planner or at generation; both enter ``case_key``.
+    template_digest: of the template, or of what a generated body is made of. engine_identity: name, version and weights.
+        Both are filled in by the planner or at generation and enter ``case_key``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -49,6 +49,11 @@ def build_label_map(case: Case, library: TemplateLibrary | None, attempt: int) -
             allowed="parametric:<kind>, template:<template id>, unlabelled:<region>",
         )
     label_map = _parametric(case) if case.template_id is None else _from_template(case, library)
+    return with_lesions(case, label_map, attempt)
+
+
+def with_lesions(case: Case, label_map: LabelMap, attempt: int) -> tuple[LabelMap, list[dict[str, Any]]]:
+    """The label map with the lesions of ``case``, and a record per lesion; place and shape depend on case and attempt."""
     records: list[dict[str, Any]] = []
     for index, lesion in enumerate(case.lesions):
         rng = case_rng(case.key, attempt, f"lesion/{index}")

@@ -90,16 +90,23 @@ class Manifest:
         return start, stop
 
     def completed(
-        self, engine_identity: Callable[[str], str] | None = None, template_digest: Callable[[str], str] | None = None
+        self,
+        engine_identity: Callable[[str], str] | None = None,
+        template_digest: Callable[[str], str] | None = None,
+        body_digest: Callable[[str, str], str] | None = None,
     ) -> Manifest:
-        """This manifest with empty engine identities (by engine name) and template digests (by template id) filled in."""
+        """This manifest with empty identities and digests filled in.
+
+        Engine identities by engine name, template digests by template id, and those of generated bodies by engine name and body.
+        """
         table = self.table
         if engine_identity is not None:
-            table = _filled(table, "engine_identity", "engine", engine_identity)
+            table = _filled(table, "engine_identity", table["engine"], engine_identity)
         if template_digest is not None:
-            table = _filled(
-                table, "template_digest", "body", lambda body: template_digest(body[9:]) if body.startswith("template:") else ""
-            )
+            table = _filled(table, "template_digest", table["body"], lambda body: _of_template(body, template_digest))
+        if body_digest is not None and pc.any(pc.starts_with(table["body"], "generated:")).as_py():
+            names = pc.binary_join_element_wise(table["engine"], table["body"], "\n")
+            table = _filled(table, "template_digest", names, lambda name: _of_generated(name, body_digest))
         return replace(self, table=table)
 
     def write(self, path: Path | str) -> None:
@@ -158,10 +165,19 @@ def _triples(column: Any, shown: int = 8) -> dict[str, int]:
     return counts
 
 
-def _filled(table: pa.Table, column: str, by: str, value: Callable[[str], str]) -> pa.Table:
-    names = pc.unique(table[by])
+def _of_template(body: str, template_digest: Callable[[str], str]) -> str:
+    return template_digest(body.removeprefix("template:")) if body.startswith("template:") else ""
+
+
+def _of_generated(name: str, body_digest: Callable[[str, str], str]) -> str:
+    engine, _, body = name.partition("\n")
+    return body_digest(engine, body) if body.startswith("generated:") else ""
+
+
+def _filled(table: pa.Table, column: str, by: Any, value: Callable[[str], str]) -> pa.Table:
+    names = pc.unique(by)
     values = pa.array([value(name) for name in names.to_pylist()], pa.string())
-    filled = pc.if_else(pc.equal(table[column], ""), values.take(pc.index_in(table[by], names)), table[column])
+    filled = pc.if_else(pc.equal(table[column], ""), values.take(pc.index_in(by, names)), table[column])
     return table.set_column(table.schema.get_field_index(column), SCHEMA.field(column), filled)
 
 

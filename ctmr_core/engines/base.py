@@ -65,3 +65,12 @@ class BodyEngine(Protocol):
         on case.key.
         """
         ...
+
+
+@runtime_checkable
+class SourcedBodyEngine(BodyEngine, Protocol):
+    """A ``BodyEngine`` whose bodies are made of files that are no part of ``weights_digest``: networks, a bank."""
+
+    def body_digest(self, body: str) -> str:
+        """SHA-256 hex of what the body is made of, "" while it is missing; kept as the case's ``template_digest``."""
+        ...

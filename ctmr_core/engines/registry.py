@@ -6,7 +6,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
-from ctmr_core.engines.base import Engine
+from ctmr_core.engines.base import Engine, SourcedBodyEngine
 from ctmr_core.errors import EngineError
 
 GROUP = "ctmr.engines"
@@ -32,5 +32,15 @@ def engine_identity(name: str) -> str:
     engine = load_engine(name)
     try:
         return "/".join(part for part in (engine.name, engine.version, engine.weights_digest) if part)
+    finally:
+        engine.close()
+
+
+@cache
+def body_digest(name: str, body: str) -> str:
+    """What a generated body is made of (``SourcedBodyEngine``), "" where its engine has nothing to say: enters the case key."""
+    engine = load_engine(name)
+    try:
+        return engine.body_digest(body) if isinstance(engine, SourcedBodyEngine) and body in engine.bodies else ""
     finally:
         engine.close()

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ctmr_core.anatomy.templates.library import TemplateLibrary
 from ctmr_core.cases.case import Case
 from ctmr_core.cases.manifest import Manifest, read_manifest
-from ctmr_core.engines import engine_identity
+from ctmr_core.engines import body_digest, engine_identity
 from ctmr_core.store import Dataset, sweep
 from ctmr_core.store.catalog import seal_missing
 from ctmr_core.store.compaction import compact
@@ -38,15 +40,18 @@ class Backlog:
     manifest: Manifest
     dataset: Dataset
     lock: RunLock
-    resume: Resume
+    resume: InitVar[Resume]
     limit: int | None
     skipped_rows: list[str]
     library: str | None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, resume: Resume) -> None:
         self._ledger = CaseLedger(self.dataset.storage)
-        self._todo = self.resume.todo[: self.limit]
-        self.reasons = Counter(todo.why for todo in self._todo)
+        todo = resume.todo[: self.limit]
+        self._positions = np.fromiter((entry.position for entry in todo), np.int64, len(todo))
+        self.reasons = Counter(entry.why for entry in todo)
+        #: Cases that need nothing: committed, or in quarantine until someone lets them out.
+        self.done = resume.done + len(resume.quarantined)
 
     def __enter__(self) -> Backlog:
         return self
@@ -59,21 +64,25 @@ class Backlog:
         return self.manifest.rows
 
     @property
-    def done(self) -> int:
-        """Cases that need nothing: committed, or in quarantine until someone lets them out."""
-        return self.resume.done + len(self.resume.quarantined)
+    def to_do(self) -> int:
+        return len(self._positions)
 
     @property
-    def to_do(self) -> int:
-        return len(self._todo)
+    def engines(self) -> tuple[str, ...]:
+        """The engines the manifest names."""
+        return tuple(sorted(pc.unique(self.manifest.table["engine"]).to_pylist()))
 
     def cases(self) -> Iterator[Case]:
         """The cases to make, in the order of the manifest, built as they are asked for."""
-        for todo in self._todo:
-            yield self.manifest.case(todo.position)
+        positions = self._positions
+        for run in np.split(positions, np.flatnonzero(np.diff(positions) != 1) + 1) if len(positions) else ():
+            yield from self.manifest.iter_cases(int(run[0]), int(run[-1]) + 1)
 
     def decided(self, case: Case) -> OutcomeStatus | None:
         return self._ledger.decided(case)
+
+    def has_failed(self, case: Case) -> bool:
+        return self._ledger.has_failed(case)
 
     def quarantine(self, case: Case, reason: str) -> None:
         self._ledger.record_failure(case, case.max_attempts, reason, "", status="quarantined")
@@ -93,7 +102,8 @@ def prepare(options: GenerateOptions) -> Backlog:
     library = TemplateLibrary.open(library_path) if library_path and Path(library_path).is_dir() else None
     manifest, refused = admit(manifest, Examiner(library), skip_invalid=options.skip_invalid)
     skipped += [str(error) for error in refused]
-    manifest = manifest.completed(engine_identity, (lambda name: library.row(name).digest) if library else None)
+    digest_of = (lambda name: library.row(name).digest) if library else None
+    manifest = manifest.completed(engine_identity, digest_of, body_digest)
     dataset = Dataset.create(options.dataset)
     lock = RunLock(dataset.storage).acquire()
     with ExitStack() as on_error:

@@ -74,7 +74,7 @@ def test_shipped_recipes_are_valid(name):
         ("weights: [3, 1]", "weights: [0, 0]", 8, "groups[0].sequences", ["all 0"]),
         ("weights: [3, 1]", "weigths: [3, 1]", 8, "groups[0].sequences.weigths", ["did you mean 'weights'"]),
         ("{parametric: torso}", "{parametric: torzo}", 7, "groups[0].bodies.parametric", ["did you mean 'torso'"]),
-        ("{parametric: torso}", "{}", 7, "groups[0].bodies", ["either parametric, templates or unlabelled"]),
+        ("{parametric: torso}", "{}", 7, "groups[0].bodies", ["either parametric, templates, generated or unlabelled"]),
         ("{uniform: [10, 40]}", "{uniform: [40, 10]}", 12, "groups[0].lesions.choose[0].diameter.uniform", ["40", "low <= high"]),
         ("{uniform: [10, 40]}", "{uniform: [10, 400]}", 12, "groups[0].lesions.choose[0].diameter", ["10..400 mm", "1..200 mm"]),
         ("{uniform: [10, 40]}", "{unifrom: [10, 40]}", 12, "groups[0].lesions.choose[0].diameter.unifrom", ["'uniform'"]),

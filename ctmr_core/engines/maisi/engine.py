@@ -1,6 +1,7 @@
 """The MAISI engines: NVIDIA's generators as engines of the factory, one class per released variant.
 
-``rflow-ct`` and ``ddpm-ct`` render CT of the label maps of bodies (ControlNet). Without labels (bodies ``unlabelled:<region>``)
+``rflow-ct`` and ``ddpm-ct`` render CT of the label maps of bodies (ControlNet), and make such label maps (bodies
+``generated:mask`` and ``generated:bank``). Without labels (bodies ``unlabelled:<region>``)
 every variant draws an anatomy of its own; ``rflow-mr`` and ``rflow-mr-brain`` can do only that.
 """
 
@@ -19,6 +20,7 @@ from ctmr_core.anatomy.sequences import MODALITY_CODES
 from ctmr_core.cases.case import Case
 from ctmr_core.cases.seeds import case_rng
 from ctmr_core.engines.base import Images
+from ctmr_core.engines.maisi.drawn_bodies import BODIES, BodyMaker
 from ctmr_core.engines.maisi.hub import file_states, missing_weights, models_root
 from ctmr_core.engines.maisi.identity import own_network_config, weights_digest
 from ctmr_core.engines.maisi.memory import default_precision
@@ -205,13 +207,78 @@ def _versions(paths: Iterable[Path]) -> dict[Path, tuple[int, int] | None]:
     return found
 
 
-class RflowCtEngine(MaisiEngine):
+class CtEngine(MaisiEngine):
+    """A variant that makes label maps, too: drawn from anatomy sizes (``generated:mask``), or of a bank (``generated:bank``)."""
+
+    bodies = BODIES
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._makers: dict[tuple[Path, Path | None], BodyMaker] = {}
+
+    def validate(self, case: Case) -> None:
+        """Refuse (``EngineError``) what the variant can't make, label maps included."""
+        super().validate(case)
+        if case.is_generated:
+            try:
+                parameters = read_parameters(case.engine_parameters)
+                self._refuse_sources(case, parameters)
+                self._maker(parameters).validate(case, parameters)
+            except EngineError as error:
+                raise error.located(f"case {case.case_id}") from error
+
+    def body(self, case: Case, attempt: int) -> tuple[LabelMap, list[dict[str, Any]]]:
+        """A label map (maisi vocabulary) on the case's grid with the lesions of the case, and how it was made.
+
+        Depends on body, body_seed, attempt, engine parameters and grid; ``EngineError`` where it does not show what was asked
+        for, which another attempt may.
+        """
+        parameters = read_parameters(case.engine_parameters)
+        self._refuse_sources(case, parameters)
+        maker = self._maker(parameters)
+        maker.validate(case, parameters)
+        with one_thread(self.device):
+            return maker.body(case, attempt, self._models(self._source(parameters)), parameters)
+
+    def body_digest(self, body: str) -> str:
+        """SHA-256 hex of what label maps of this kind are made of in this engine's models folder; "" while that is missing."""
+        return self._maker(MaisiParameters()).digest(body)
+
+    def _maker(self, parameters: MaisiParameters) -> BodyMaker:
+        root = self._source(parameters).root
+        bank = Path(parameters.bank).expanduser() if parameters.bank else None
+        if (root, bank) not in self._makers:
+            self._makers[root, bank] = BodyMaker(self.name, root, bank)
+        return self._makers[root, bank]
+
+    def _refuse_sources(self, case: Case, parameters: MaisiParameters) -> None:
+        """Label maps must be made of what was meant: paths can't say what is in a folder."""
+        own = parameters.models is not None or parameters.bank is not None
+        meant = parameters.body_digest or ("" if own else case.template_digest)
+        found = self._maker(parameters).digest(case.body)
+        if own and parameters.body_digest is None and found:
+            raise EngineError(
+                "a folder of your own needs body_digest, the digest of what label maps are made of",
+                where="engine_parameters.body_digest",
+                allowed=f"{found[:16]} for what is there",
+            )
+        if meant and found and not found.startswith(meant):
+            raise EngineError(
+                "label maps are not made of what was meant",
+                where="engine_parameters.body_digest" if parameters.body_digest else "field template_digest",
+                found=meant,
+                allowed=f"{found[:16]} for what is there",
+                fix="put the files that are meant there, or plan again",
+            )
+
+
+class RflowCtEngine(CtEngine):
     """CT by rectified flow (MAISI-v2), from label maps or without."""
 
     name = "rflow-ct"
 
 
-class DdpmCtEngine(MaisiEngine):
+class DdpmCtEngine(CtEngine):
     """CT by a denoising diffusion model of 1000 steps (MAISI-v1), from label maps or without."""
 
     name = "ddpm-ct"

@@ -11,13 +11,14 @@ from ctmr_core.anatomy.grid import Grid
 from ctmr_core.anatomy.label_map import LabelMap
 from ctmr_core.anatomy.vocabulary import load_vocabulary
 from ctmr_core.engines.maisi.anatomy_sizes import check_sizes, read_known_sizes
+from ctmr_core.engines.maisi.drawn_bodies import KNOWN_SIZES, bank_files
 from ctmr_core.engines.maisi.hub import file_states, missing_weights, models_root
 from ctmr_core.engines.maisi.identity import own_network_config, weights_digest
 from ctmr_core.engines.maisi.mask_bank import MaskBank
 from ctmr_core.engines.maisi.memory import default_precision
 from ctmr_core.engines.maisi.models import MaisiModels
 from ctmr_core.engines.maisi.paired import Accept, sample_pair
-from ctmr_core.engines.maisi.released import Part, licences_of, released_files
+from ctmr_core.engines.maisi.released import Part, licences_of
 from ctmr_core.engines.maisi.single import stem_of, write_volume
 from ctmr_core.engines.maisi.variants import check_limits, variant
 from ctmr_core.engines.maisi.volume import device_named, one_thread
@@ -78,7 +79,7 @@ def pair_to_files(request: PairRequest, out: Path, accept: Accept | None = None)
         device=request.device,
         dtype=default_precision(device_named(request.device)),
     )
-    known = root / "datasets" / "all_anatomy_size_conditions.json"
+    known = root / "datasets" / KNOWN_SIZES
     try:
         with one_thread(models.device):
             pair = sample_pair(
@@ -87,7 +88,7 @@ def pair_to_files(request: PairRequest, out: Path, accept: Accept | None = None)
                 spacing=request.spacing,
                 anatomy_sizes=sizes or None,
                 known_sizes=read_known_sizes(known) if sizes and known.is_file() else None,
-                bank=None if sizes else _bank(chosen.name, request.bank or root / "datasets"),
+                bank=None if sizes else MaskBank(*bank_files(chosen.name, request.bank or root / "datasets")),
                 anatomy=request.anatomy,
                 regions=request.regions,
                 steps=request.steps,
@@ -112,18 +113,3 @@ def pair_to_files(request: PairRequest, out: Path, accept: Accept | None = None)
     }
     label_map = LabelMap(pair.mask, grid.affine, load_vocabulary("maisi"))
     return write_volume(out, pair.image, grid.affine, record, label_map), record
-
-
-def _bank(name: str, folder: Path) -> MaskBank:
-    """The bank in a folder: the variant's index, and the zip or the folder it was unpacked to."""
-    files = {Path(file.path).suffix: Path(file.path).name for file in released_files(name, ("bank",))}
-    index, archive = folder / files[".json"], folder / files[".zip"]
-    unpacked = archive.with_suffix("")
-    if not index.is_file() or not (archive.is_file() or unpacked.is_dir()):
-        raise EngineError(
-            "the bank of label maps is not there",
-            where=str(folder),
-            allowed=f"{index.name} and {archive.name} (or the folder {unpacked.name})",
-            fix=f"ctmr models pull {name} --bank, or ask for sizes of organs, which needs no bank",
-        )
-    return MaskBank(index, unpacked if unpacked.is_dir() else archive)

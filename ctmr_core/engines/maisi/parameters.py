@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ctmr_core.cases.case import Split
+from ctmr_core.engines.maisi.anatomy_sizes import N_SLOTS
 from ctmr_core.errors import EngineError
 
 Region = Literal["head", "chest", "abdomen", "pelvis"]
+MASK_BODY, BANK_BODY = "generated:mask", "generated:bank"
+"""Bodies that the CT variants make: label maps drawn from anatomy sizes, and label maps of a bank, varied."""
+_MASK_SETTINGS = frozenset(("anatomy_sizes", "mask_steps"))
+_BANK_SETTINGS = frozenset(("bank", "in_view", "bank_splits"))
+_BODY_SETTINGS = _MASK_SETTINGS | _BANK_SETTINGS | {"anatomy", "body_digest"}
 LatentVoxels = Annotated[int, Field(ge=4, le=512)]
+
+
+HexDigits = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
+BANK_SPLITS: Mapping[Split, float] = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
 class DecodeParameters(BaseModel):
@@ -34,6 +46,11 @@ class MaisiParameters(BaseModel):
     limits: ``off`` lifts the limits of size, spacing and modality, for networks of your own.
     models, network_config: folder of weights and configuration of the networks, for weights of your own; ``weights`` (the
     beginning of their digest, 8 or more hex digits) must then say which ones are meant, because paths can't.
+
+    For generated bodies. anatomy: structures (names) that must be there. anatomy_sizes: ten sizes, or some by name, 0-1 or
+    -1 for absent; mask_steps: None for 1000 (``generated:mask``). in_view: regions that must be in view. bank: folder of a
+    bank of your own. bank_splits: share of the bank's label maps that cases of each split may use (``generated:bank``).
+    body_digest: with ``models`` or ``bank``, the beginning of the digest of what label maps are made of.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,7 +64,14 @@ class MaisiParameters(BaseModel):
     limits: bool = True
     models: str | None = None
     network_config: str | None = None
-    weights: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")] | None = None
+    weights: HexDigits | None = None
+    anatomy: tuple[str, ...] = ()
+    anatomy_sizes: dict[str, float] | Annotated[tuple[float, ...], Field(min_length=N_SLOTS, max_length=N_SLOTS)] | None = None
+    mask_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    in_view: tuple[Region, ...] = ()
+    bank: str | None = None
+    bank_splits: dict[Split, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=lambda: dict(BANK_SPLITS))
+    body_digest: HexDigits | None = None
 
     @model_validator(mode="after")
     def _own_weights_are_named(self) -> MaisiParameters:
@@ -57,6 +81,17 @@ class MaisiParameters(BaseModel):
                 "(`ctmr models list --root FOLDER` shows it)"
             )
         return self
+
+    @model_validator(mode="after")
+    def _shares_add_up(self) -> MaisiParameters:
+        if abs(sum(self.bank_splits.values()) - 1) > 1e-6:
+            raise ValueError("the shares of bank_splits must add up to 1")
+        return self
+
+    def useless_settings(self, body: str) -> list[str]:
+        """Settings of label maps that were made although the body has no use for them."""
+        useful = {MASK_BODY: _BODY_SETTINGS - _BANK_SETTINGS, BANK_BODY: _BODY_SETTINGS - _MASK_SETTINGS}.get(body, frozenset())
+        return sorted(self.model_fields_set & (_BODY_SETTINGS - useful))
 
     @property
     def compat(self) -> bool:

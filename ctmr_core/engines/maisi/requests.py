@@ -53,6 +53,14 @@ def _described(view: FieldOfView) -> str:
 
 def _refuse_body(case: Case, name: str, parameters: MaisiParameters) -> None:
     region = case.unlabelled_region
+    useless = parameters.useless_settings(case.body)
+    if useless:
+        raise EngineError(
+            "this setting is for other bodies",
+            where=f"engine_parameters.{useless[0]}",
+            found=case.body,
+            allowed="generated:mask (anatomy, anatomy_sizes, mask_steps), generated:bank (anatomy, in_view, bank, bank_splits)",
+        )
     chosen = variant(name)
     if region is None and CONTROLNET not in chosen.files:
         raise EngineError(
