@@ -33,7 +33,7 @@ from ctmr_core.store.catalog import (
     read_parts,
 )
 from ctmr_core.store.drills import reach
-from ctmr_core.store.storage import Storage, json_bytes
+from ctmr_core.store.storage import Storage, StoredName, json_bytes
 
 SMALL_ROWS = 10_000
 LARGE_ROWS = 65_536  # about 200 MB of rows with the labels of a whole torso
@@ -61,13 +61,49 @@ def compact(
     """
     while True:
         state = catalog_state(storage)
-        known = {name: entry for name, entry in state.listed.items() if "last" in entry}
-        entries = {name: known.get(name) or _described(storage, name) for name in state.parts}
+        entries = _entries(storage, state)
         chosen = _chosen(entries, min_rows, large_rows)
         if len(chosen) < 2:
-            _tidy(storage, state, keep_seconds)
+            for stale in stale_files(storage, state, keep_seconds):
+                storage.delete(stale.name)
             return state
         _merge(storage, state, entries, chosen, large_rows)
+
+
+def drop_rows(storage: Storage, case_keys: Sequence[str]) -> None:
+    """Write the files that hold rows of ``case_keys`` again, without them. Only the holder of the run lock may do this."""
+    dropped = pa.array(sorted(set(case_keys)), pa.string())
+    while True:
+        state = catalog_state(storage)
+        holding = pads.field("case_key").isin(dropped)
+        chosen = [name for name in state.parts if parts_dataset(storage, [name]).count_rows(filter=holding)]
+        if not chosen:
+            return
+        _merge(storage, state, _entries(storage, state), chosen, LARGE_ROWS, dropped)
+
+
+def stale_files(storage: Storage, state: CatalogState, keep_seconds: float = KEEP_SECONDS) -> list[StoredName]:
+    """Files merged, or given up by a compaction that lost, more than ``keep_seconds`` ago; and version documents nobody needs."""
+    present = {entry.name: entry for entry in storage.list(layout.CATALOG)}
+    versions = {version: name for version in range(state.version + 1) if (name := _version_name(version)) in present}
+    strays = [name for name in present if name.startswith(_MERGED) and name not in state.listed and name not in state.retired]
+    waiting = {name: version for name, version in state.retired.items() if name in present}
+    stale: list[str] = []
+    if waiting or strays:
+        horizon = storage.clock() - timedelta(seconds=keep_seconds)
+        for name, version in list(waiting.items()):
+            if version not in versions or present[versions[version]].modified <= horizon:
+                stale.append(name)
+                del waiting[name]
+        stale += [name for name in strays if present[name].modified < horizon - _COMPACTION_TAKES]
+    needed = min([*waiting.values(), state.version - _KEPT_VERSIONS])
+    stale += [name for version, name in versions.items() if version < needed]
+    return [present[name] for name in stale]
+
+
+def _entries(storage: Storage, state: CatalogState) -> dict[str, Mapping[str, Any]]:
+    known = {name: entry for name, entry in state.listed.items() if "last" in entry}
+    return {name: known.get(name) or _described(storage, name) for name in state.parts}
 
 
 def _chosen(entries: Mapping[str, Mapping[str, Any]], min_rows: int, large_rows: int) -> list[str]:
@@ -89,10 +125,11 @@ def _merge(
     entries: Mapping[str, Mapping[str, Any]],
     chosen: Sequence[str],
     large_rows: int,
+    dropped: pa.Array | None = None,
 ) -> None:
     reach("compact.begin")
     kept = {name: dict(entry) for name, entry in entries.items() if name not in chosen}
-    made = list(_written(storage, chosen, _wanted(storage, chosen, kept), large_rows))
+    made = list(_written(storage, chosen, _wanted(storage, chosen, kept, dropped), large_rows))
     parts = sorted([*kept.values(), *made], key=lambda entry: str(entry["name"]))
     listed = {entry["name"] for entry in parts}
     version = state.version + 1
@@ -105,9 +142,13 @@ def _merge(
         reach("compact.made")  # else somebody else has merged; what was written here is in the way of nobody
 
 
-def _wanted(storage: Storage, chosen: Sequence[str], kept: Mapping[str, Mapping[str, Any]]) -> pa.Table:
+def _wanted(storage: Storage, chosen: Sequence[str], kept: Mapping[str, Mapping[str, Any]], dropped: pa.Array | None) -> pa.Table:
     """case_id and case_key of the rows to write: sorted, one per key, none that a file which stays holds already."""
     identity = read_parts(storage, _IDENTITY, chosen)
+    if dropped is not None:
+        identity = identity.filter(pc.invert(pc.is_in(identity["case_key"], value_set=dropped)))
+        if not identity.num_rows:
+            return identity
     identity = identity.sort_by([(name, "ascending") for name in _IDENTITY])
     first, last = identity["case_id"][0].as_py(), identity["case_id"][-1].as_py()
     near = [name for name, entry in kept.items() if entry["first"] <= last and entry["last"] >= first]
@@ -158,27 +199,6 @@ def _entry(name: str, digest: str, rows: pa.Table) -> dict[str, Any]:
         "first": ends["min"].as_py(),
         "last": ends["max"].as_py(),
     }
-
-
-def _tidy(storage: Storage, state: CatalogState, keep_seconds: float) -> None:
-    """Delete what was merged, or given up by a compaction that lost, more than ``keep_seconds`` ago; and old versions."""
-    present = {entry.name: entry.modified for entry in storage.list(layout.CATALOG)}
-    versions = {version: name for version in range(state.version + 1) if (name := _version_name(version)) in present}
-    strays = [name for name in present if name.startswith(_MERGED) and name not in state.listed and name not in state.retired]
-    waiting = {name: version for name, version in state.retired.items() if name in present}
-    if waiting or strays:
-        horizon = storage.clock() - timedelta(seconds=keep_seconds)
-        for name, version in list(waiting.items()):
-            if version not in versions or present[versions[version]] <= horizon:
-                storage.delete(name)
-                del waiting[name]
-        for name in strays:
-            if present[name] < horizon - _COMPACTION_TAKES:
-                storage.delete(name)
-    needed = min([*waiting.values(), state.version - _KEPT_VERSIONS])
-    for version, name in versions.items():
-        if version < needed:
-            storage.delete(name)
 
 
 def _version_name(version: int) -> str:
