@@ -12,6 +12,7 @@ import numpy as np
 from ctmr_core.anatomy.label_census import LabelCensus, take_census
 from ctmr_core.anatomy.label_map import LabelMap
 from ctmr_core.cases.case import Case
+from ctmr_core.quality.contacts import Contacts, count_contacts
 from ctmr_core.quality.settings import Thresholds, thresholds
 from ctmr_core.quality.statistics import LabelHistogram, count_values
 
@@ -28,6 +29,11 @@ class Candidate:
     def census(self) -> LabelCensus:
         """Voxels, boxes and volumes of every label; taken once, shared by checks and catalog."""
         return take_census(self.label_map)
+
+    @cached_property
+    def contacts(self) -> Contacts:
+        """Which labels touch which; counted once, shared by all checks."""
+        return count_contacts(self.label_map.voxels, self.census.labels)
 
     def histogram(self, sequence: str) -> LabelHistogram:
         """How often each value occurs in each label; counted once per sequence, shared by all checks."""

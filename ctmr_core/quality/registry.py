@@ -7,13 +7,18 @@ from importlib.metadata import entry_points
 
 from ctmr_core.errors import CheckError
 from ctmr_core.quality.base import Check
+from ctmr_core.quality.components import ComponentsCheck
 from ctmr_core.quality.geometry import GeometryCheck
 from ctmr_core.quality.hu_median import HuMedianCheck
 from ctmr_core.quality.intensity import ClippedCheck, ConstantCheck, FiniteCheck
 from ctmr_core.quality.labels import LabelsCheck
 from ctmr_core.quality.lesions import LesionsCheck
 from ctmr_core.quality.mr_contrast import MrContrastCheck
+from ctmr_core.quality.neighbours import NeighboursCheck
 from ctmr_core.quality.overlap import OverlapCheck
+from ctmr_core.quality.sides import OrderCheck, SidesCheck
+from ctmr_core.quality.truncation import TruncationCheck
+from ctmr_core.quality.volumes import VolumesCheck
 
 GROUP = "ctmr.checks"
 _BUILT_IN: tuple[type[Check], ...] = (
@@ -21,6 +26,12 @@ _BUILT_IN: tuple[type[Check], ...] = (
     FiniteCheck,
     LabelsCheck,
     LesionsCheck,
+    VolumesCheck,
+    SidesCheck,
+    OrderCheck,
+    NeighboursCheck,
+    ComponentsCheck,
+    TruncationCheck,
     ConstantCheck,
     ClippedCheck,
     HuMedianCheck,

@@ -63,7 +63,7 @@ def test_checks_of_other_packages_are_found_run_and_configured(another_package):
 
 def test_a_check_can_be_switched_off():
     bad = candidate(checks={"hu_median": {"liver_low": 100}})
-    assert [reason.split(":")[0] for reason in judge(bad).reasons if "liver" in reason] == ["hu_median"]
+    assert "hu_median" in {reason.split(":")[0] for reason in judge(bad).reasons}
     off = judge(candidate(checks={"hu_median": False}))
     assert "hu_median" not in {result.check for result in off.results}
     assert "hu_median" in {result.check for result in judge(candidate(checks={"hu_median": True})).results}

@@ -1,0 +1,106 @@
+"""Is each solid structure in one piece, and the body without holes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import cc3d
+import numpy as np
+
+from ctmr_core.cases.case import Case
+from ctmr_core.quality.base import Candidate, ScoredCheck
+from ctmr_core.quality.settings import Thresholds
+from ctmr_core.quality.structures import shows_anatomy, structures_of
+
+#: Structures that are one piece in everybody. Thin ones (ribs, vessels, ducts) break at coarse voxels and are left out.
+SOLID: dict[str, frozenset[str]] = {
+    "maisi": frozenset(
+        {
+            "liver",
+            "spleen",
+            "right kidney",
+            "left kidney",
+            "gallbladder",
+            "bladder",
+            "heart",
+            "brain",
+            "stomach",
+            "left lung upper lobe",
+            "left lung lower lobe",
+            "right lung upper lobe",
+            "right lung middle lobe",
+            "right lung lower lobe",
+            "left hip",
+            "right hip",
+            "sacrum",
+            *(f"vertebrae L{level}" for level in range(1, 6)),
+            *(f"vertebrae T{level}" for level in range(1, 13)),
+            "body",
+        }
+    ),
+    "brain": frozenset(
+        f"{side} {name}"
+        for side in ("left", "right")
+        for name in ("thalamus", "caudate", "putamen", "pallidum", "cerebral white matter", "cerebral cortex", "hippocampus")
+    )
+    | {"brain stem"},
+}
+_SMALLEST = 200  # voxels: a smaller structure breaks at its own resolution
+
+
+class ComponentsCheck(ScoredCheck):
+    """The largest piece of each solid structure holds nearly all of it; background inside the body is rare.
+
+    Pieces hang together over 26 neighbours. Structures cut by the field of view may be in pieces.
+    """
+
+    name = "components"
+    #: Real brain structures hold 99.7 % in their largest piece, segmentations by networks 98 % and more. Lesions part an organ
+    #: seldom. Holes: background voxels that can't reach the edge of the volume, as a share of the body; real label maps of heads
+    #: have up to 1 %.
+    thresholds: ClassVar[Thresholds] = {"largest_share": 0.9, "hole_share": 0.02}
+
+    def applies(self, case: Case) -> bool:
+        return shows_anatomy(case)
+
+    def measure(self, candidate: Candidate) -> dict[str, float]:
+        voxels, vocabulary = candidate.label_map.voxels, candidate.label_map.vocabulary.name
+        solid = SOLID.get(vocabulary, frozenset())
+        structures = structures_of(candidate)
+        asked = [s for name, s in structures.items() if name in solid and s.whole and s.voxels >= _SMALLEST]
+        scores: dict[str, float] = {}
+        for structure in asked:
+            box = candidate.census.entries[structure.id].box
+            crop = voxels[box[0] : box[3], box[1] : box[4], box[2] : box[5]] == structure.id
+            sizes = cc3d.statistics(cc3d.connected_components(crop, connectivity=26))["voxel_counts"][1:]
+            scores[structure.name] = float(sizes.max() / sizes.sum())
+        if "body" in structures or vocabulary == "brain":
+            scores["hole_share"] = _hole_share(voxels, candidate.census.total_voxels)
+        return scores
+
+    def decide(self, case: Case, scores: Mapping[str, float], limits: Mapping[str, float]) -> list[str]:
+        del case
+        reasons = []
+        for name, share in scores.items():
+            if name == "hole_share":
+                if share > limits["hole_share"]:
+                    reasons.append(f"background inside the body: {share:.2%}; allowed: {limits['hole_share']:.2%}")
+            elif share < limits["largest_share"]:
+                allowed = f"{limits['largest_share']:.0%} or more"
+                reasons.append(f"{name} is in pieces: the largest holds {share:.0%}; allowed: {allowed}")
+        return reasons
+
+
+def _hole_share(voxels: np.ndarray, total: int) -> float:
+    """Background that does not hang together with the volume's faces, relative to labelled voxels."""
+    background = voxels == 0
+    outside = int(np.count_nonzero(background))
+    if outside in (0, total):
+        return 0.0
+    pieces = cc3d.connected_components(background, connectivity=6)
+    faces = [pieces[(0, -1), :, :], pieces[:, (0, -1), :], pieces[:, :, (0, -1)]]
+    open_pieces = np.unique(np.concatenate([np.unique(face) for face in faces]))
+    counts = cc3d.statistics(pieces)["voxel_counts"]
+    reached = int(counts[open_pieces[open_pieces > 0]].sum())
+    return (outside - reached) / (total - outside)

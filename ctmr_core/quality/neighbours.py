@@ -1,0 +1,127 @@
+"""Does each structure lie where it belongs: lesions in their hosts, organs inside the body, partners beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from ctmr_core.cases.case import Case
+from ctmr_core.quality.base import Candidate, ScoredCheck
+from ctmr_core.quality.contacts import Contacts
+from ctmr_core.quality.settings import Thresholds
+from ctmr_core.quality.structures import box_gap, shows_anatomy, structures_of
+
+#: Structures that touch or nearly touch in everybody: the pair and the mm their boxes may lie apart (coarse voxels included).
+PARTNERS: dict[str, tuple[tuple[str, str, float], ...]] = {
+    "maisi": (
+        ("liver", "gallbladder", 15.0),
+        ("left kidney", "left adrenal gland", 25.0),
+        ("right kidney", "right adrenal gland", 25.0),
+        ("pancreas", "duodenum", 15.0),
+        ("heart", "left lung lower lobe", 15.0),
+        ("heart", "aorta", 15.0),
+        ("sacrum", "left hip", 15.0),
+        ("sacrum", "right hip", 15.0),
+        ("vertebrae L5", "vertebrae L4", 15.0),
+        ("vertebrae L3", "left autochthon", 15.0),
+    ),
+    "brain": (
+        ("left thalamus", "3rd ventricle", 10.0),
+        ("right thalamus", "3rd ventricle", 10.0),
+        ("brain stem", "4th ventricle", 10.0),
+        ("left putamen", "left pallidum", 8.0),
+        ("right putamen", "right pallidum", 8.0),
+    ),
+}
+#: Never in contact: what lies between them is thick in everybody.
+STRANGERS: dict[str, tuple[tuple[str, str], ...]] = {
+    "maisi": (
+        ("bladder", "liver"),
+        ("bladder", "left lung lower lobe"),
+        ("bladder", "right lung lower lobe"),
+        ("bladder", "heart"),
+        ("left lung upper lobe", "right lung lower lobe"),
+        ("left kidney", "right kidney"),
+        ("brain", "heart"),
+        ("spleen", "right kidney"),
+    ),
+    "brain": (("left putamen", "right putamen"), ("left hippocampus", "right hippocampus"), ("eyes", "brain stem")),
+}
+#: lesion -> labels it may grow in; others of its surface are foreign. Lesions may border on each other.
+HOSTS: dict[str, tuple[str, ...]] = {
+    "lung tumor": (
+        "left lung upper lobe",
+        "left lung lower lobe",
+        "right lung upper lobe",
+        "right lung middle lobe",
+        "right lung lower lobe",
+    ),
+    "pancreatic tumor": ("pancreas",),
+    "hepatic tumor": ("liver", "hepatic vessel"),
+    "colon cancer primaries": ("colon", "body"),
+    "left kidney cyst": ("left kidney",),
+    "right kidney cyst": ("right kidney",),
+}
+#: Groups of labels that the skin, or its stand-in, always covers.
+_INNER_GROUPS = frozenset({"organ", "heart", "lung", "bone", "vessel"})
+_BODY = "body"
+
+
+class NeighboursCheck(ScoredCheck):
+    """Organs don't lie open to the air, strangers don't touch, partners are near, lesions are in their hosts.
+
+    Openness and contacts are only asked of label maps that have a body around their organs.
+    """
+
+    name = "neighbours"
+    #: host_share: of a lesion's surface on its host or another lesion; lesions are clipped to 80 % of their
+    #: volume inside the host.
+    #: open_share: of the surface of all inner structures together that faces background.
+    thresholds: ClassVar[Thresholds] = {"host_share": 0.3, "open_share": 0.02, "stranger_faces": 4.0}
+
+    def applies(self, case: Case) -> bool:
+        return shows_anatomy(case)
+
+    def measure(self, candidate: Candidate) -> dict[str, float]:
+        vocabulary = candidate.label_map.vocabulary
+        structures, contacts = structures_of(candidate), candidate.contacts
+        scores = {}
+        for a, b, allowed in PARTNERS.get(vocabulary.name, ()):
+            if a in structures and b in structures and structures[a].whole and structures[b].whole:
+                scores[f"apart/{a}/{b}"] = box_gap(structures[a], structures[b]) - allowed
+        for a, b in STRANGERS.get(vocabulary.name, ()):
+            if a in structures and b in structures:
+                scores[f"touch/{a}/{b}"] = float(contacts.between([structures[a].id], [structures[b].id]))
+        lesions = [s.id for s in structures.values() if vocabulary.label(s.id).group == "lesion"]
+        for name, hosts in HOSTS.items():
+            if name in structures and any(host in structures for host in hosts):
+                own = structures[name].id
+                inside = [structures[host].id for host in hosts if host in structures] + [i for i in lesions if i != own]
+                scores[f"host/{name}"] = contacts.between([own], inside) / max(contacts.surface(own), 1)
+        if _BODY in structures:
+            inner = [s.id for s in structures.values() if vocabulary.label(s.id).group in _INNER_GROUPS]
+            scores["open_share"] = _open_share(contacts, inner)
+        return scores
+
+    def decide(self, case: Case, scores: Mapping[str, float], limits: Mapping[str, float]) -> list[str]:
+        del case
+        reasons = []
+        for name, value in scores.items():
+            kind, _, rest = name.partition("/")
+            a, _, b = rest.partition("/")
+            if kind == "apart" and value > 0:
+                reasons.append(f"{a} and {b} lie far apart: {value:.0f} mm more than allowed")
+            elif kind == "touch" and value > limits["stranger_faces"]:
+                reasons.append(f"{a} touches {b} with {value:.0f} faces; allowed: {limits['stranger_faces']:g}")
+            elif kind == "host" and value < limits["host_share"]:
+                share = f"{value:.0%} of its surface"
+                reasons.append(f"{rest} is outside its organ: {share} lies on it; allowed: {limits['host_share']:.0%} or more")
+            elif kind == "open_share" and value > limits["open_share"]:
+                allowed = f"{limits['open_share']:.0%}"
+                reasons.append(f"inner structures lie open to the air: {value:.1%} of their surface; allowed: {allowed}")
+        return reasons
+
+
+def _open_share(contacts: Contacts, inner: list[int]) -> float:
+    surface = sum(contacts.surface(label) for label in inner)
+    return contacts.between(inner, [0]) / surface if surface else 0.0

@@ -1,0 +1,81 @@
+"""Structures of one attempt as checks see them: where they are, how large, whether the field of view cuts them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ctmr_core.cases.case import Case
+from ctmr_core.quality.base import Candidate
+
+#: Bodies that are no anatomy: boxes for measuring the factory.
+_NOT_ANATOMY = frozenset({"generated:blocks"})
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One labelled structure in view.
+
+    center: mm from the volume's first voxel along [x, y, z] (RAS+: right, front, head). low, high: its box in mm likewise.
+    whole: no face of its box lies on a face of the volume.
+    """
+
+    id: int
+    name: str
+    voxels: int
+    ml: float
+    center: tuple[float, float, float]
+    low: tuple[float, float, float]
+    high: tuple[float, float, float]
+    whole: bool
+
+
+def shows_anatomy(case: Case) -> bool:
+    """Whether the case has a labelled body that is meant to be a human one."""
+    return case.unlabelled_region is None and case.body not in _NOT_ANATOMY
+
+
+def structures_of(candidate: Candidate) -> dict[str, Structure]:
+    """name -> structure of every label of the vocabulary that is in view, from the census alone."""
+    label_map, vocabulary = candidate.label_map, candidate.label_map.vocabulary
+    spacing, size = np.asarray(label_map.spacing), np.asarray(label_map.size)
+    found = {}
+    for entry in candidate.census.entries.values():
+        if entry.id not in vocabulary:
+            continue
+        start, stop = np.asarray(entry.box[:3]), np.asarray(entry.box[3:])
+        x, y, z = (float(value) for value in np.asarray(entry.centroid) * spacing)
+        name = vocabulary.label(entry.id).name
+        found[name] = Structure(
+            id=entry.id,
+            name=name,
+            voxels=entry.voxels,
+            ml=entry.volume_ml,
+            center=(x, y, z),
+            low=_mm(start * spacing),
+            high=_mm(stop * spacing),
+            whole=bool((start > 0).all() and (stop < size).all()),
+        )
+    return found
+
+
+def pairs_of(structures: dict[str, Structure]) -> list[tuple[Structure, Structure]]:
+    """(left, right) of every paired structure of which both sides are in view."""
+    pairs = []
+    for name, left in structures.items():
+        right = structures.get(name.replace("left", "right", 1))
+        if name.startswith("left ") and right is not None:
+            pairs.append((left, right))
+    return pairs
+
+
+def box_gap(a: Structure, b: Structure) -> float:
+    """mm between the boxes of two structures, 0 where they overlap: they can't be nearer than that."""
+    gap = np.maximum(np.maximum(np.subtract(a.low, b.high), np.subtract(b.low, a.high)), 0.0)
+    return float(np.linalg.norm(gap))
+
+
+def _mm(values: np.ndarray) -> tuple[float, float, float]:
+    x, y, z = (float(value) for value in values)
+    return x, y, z
