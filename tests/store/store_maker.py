@@ -110,7 +110,7 @@ def reject_case(case: Case) -> CommitRecord:
     return CommitRecord.rejected(case.case_id, case.key, attempt=2, attempt_id=new_attempt_id(), row=build_row(case))
 
 
-def make_dataset(uri: Path, cases: list[Case], rejected: tuple[int, ...] = ()) -> Dataset:
+def make_dataset(uri: Path | str, cases: list[Case], rejected: tuple[int, ...] = ()) -> Dataset:
     """A sealed dataset of ``cases``; those at positions ``rejected`` have no volume."""
     dataset = Dataset.create(uri, manifest_of(cases))
     for position, case in enumerate(cases):

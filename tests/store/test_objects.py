@@ -6,6 +6,7 @@ import logging
 import pickle
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from tests.s3_servers import BUCKET, SECRET_KEY, S3Proxy, S3Server, fresh_uri
 from tests.store.store_maker import make_case, make_dataset, make_images, make_label_map, manifest_of, write_case
 
 
-def losing(method: str, count: int = 1, answer: bool | int = True):
+def losing(method: str, count: int = 1, answer: bool | int = True) -> Callable[[str, str], bool | int]:
     """Let the server do ``count`` requests of ``method`` and keep the answer back."""
     left = [count]
 
@@ -181,21 +182,14 @@ def test_a_storage_travels_as_its_uri(s3_uri: str) -> None:
 
 
 def test_the_environment_says_who_signs(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (
-        "AWS_ACCESS_KEY_ID",
-        "AWS_PROFILE",
-        "AWS_SKIP_SIGNATURE",
-        "AWS_ENDPOINT_URL",
-        "AWS_ENDPOINT_URL_S3",
-        "AWS_REGION",
-    ):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("ACCESS_KEY_ID", "PROFILE", "SKIP_SIGNATURE", "ENDPOINT_URL", "ENDPOINT_URL_S3", "REGION"):
+        monkeypatch.delenv(f"AWS_{name}", raising=False)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     place = S3Place.of("s3://bucket/a/b")
     assert (place.credentials, place.region, place.endpoint, place.prefix) == ("machine", "eu-central-1", None, "a/b")
     monkeypatch.setenv("AWS_PROFILE", "lab")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://one:1/")
-    assert S3Place.of("s3://bucket").context()["aws_credentials"] == {"type": "profile", "profile": "lab"}
+    assert S3Place.of("s3://bucket").context()["aws_credentials"]["profile"] == "lab"
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://two:2")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     assert (S3Place.of("s3://bucket").credentials, S3Place.of("s3://bucket").endpoint) == ("environment", "http://two:2")
