@@ -3,50 +3,56 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
-from dataclasses import replace
 from typing import Any
 
 import ray
 
-from pipelines.factory.work import ActorSettings, ActorStatus, CaseOutcome, UnitReport, WorkUnit
+from ctmr_core.errors import CtmrError
+from pipelines.factory.work import ActorPlace, ActorSettings, ActorStatus, UnitReport, WorkUnit
 
 
 class CaseMaker:
     """One worker process with warm engines.
 
-    Calls of the group ``work`` run one after the other; ``status`` and ``stop`` answer while a unit is being made.
+    Two calls of the group ``work`` may run: the second renders while the last case of the first is finished (see ``Turns``).
+    ``ready``, ``status`` and ``stop`` answer while units are being made.
     """
 
     def __init__(self, settings: ActorSettings) -> None:
+        self._born = time.monotonic()
         if settings.device == "cpu":
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a CPU actor must not take memory on a GPU it happens to see
         # The heavy imports wait for the process that needs them, and for the line above.
+        from pipelines.factory.activity import Activity
         from pipelines.factory.production import Workshop
         from pipelines.factory.watcher import actor_watcher
 
-        self._lock = threading.Lock()
-        self._status = ActorStatus(stage="idle")
-        self._since = time.monotonic()
-        self._unit_id = ""
-        self._outcomes: list[CaseOutcome] = []
+        self._activity = Activity()
         self._stopping = threading.Event()
-        self._watcher = actor_watcher(settings, ray.get_runtime_context().get_actor_id() or "")
-        self._workshop = Workshop(settings, self._enter, self._watcher)
+        self._workshop: Workshop | None = None
+        self._refusal = ""
+        try:
+            watcher = actor_watcher(settings, ray.get_runtime_context().get_actor_id() or "")
+            self._workshop = Workshop(settings, self._activity, watcher)
+        except (CtmrError, OSError) as error:  # told through ``ready``: an error raised here would reach nobody as it is
+            self._refusal = str(error)
 
     @ray.method(concurrency_group="control")
-    def ready(self) -> int:
-        """The process id, once the actor is up."""
-        return os.getpid()
+    def ready(self) -> ActorPlace:
+        """Where the actor runs, once it is up, and whether it can work there."""
+        from pipelines.factory.activity import memory_of_machine
+
+        node = ray.get_runtime_context().get_node_id()
+        seconds = time.monotonic() - self._born
+        return ActorPlace(os.getpid(), socket.gethostname(), node, memory_of_machine(), seconds, self._refusal)
 
     @ray.method(concurrency_group="control")
     def status(self) -> ActorStatus:
         """What the actor is doing at this moment."""
-        with self._lock:
-            return replace(
-                self._status, seconds=time.monotonic() - self._since, unit_id=self._unit_id, outcomes=tuple(self._outcomes)
-            )
+        return self._activity.status()
 
     @ray.method(concurrency_group="control")
     def stop(self) -> None:
@@ -54,34 +60,19 @@ class CaseMaker:
         self._stopping.set()
 
     @ray.method(concurrency_group="work")
-    def make(self, unit: WorkUnit) -> UnitReport:
-        """Make every case of the unit; seal what was committed."""
-        self._cases = {case.case_id: case for case in unit.cases}
-        with self._lock:
-            self._unit_id, self._outcomes = unit.id, []
-        try:
-            return self._workshop.make_unit(unit, self._stopping, self._finished)
-        finally:
-            with self._lock:
-                self._status, self._since = ActorStatus(stage="idle"), time.monotonic()
+    def make(self, unit: WorkUnit, turn: int) -> UnitReport:
+        """Make every case of the unit; seal what was committed. ``turn``: how many units the actor was given before."""
+        if self._workshop is None:
+            return UnitReport(unit.id, (), abandoned=unit.cases, halt=self._refusal)
+        return self._workshop.make_unit(unit, self._stopping, turn)
 
     @ray.method(concurrency_group="work")
     def close(self) -> None:
         """Release engines and device memory before the process ends."""
-        self._workshop.close()
-
-    def _enter(self, case_id: str, stage: str, attempt: int) -> None:
-        with self._lock:
-            if case_id != self._status.case_id:
-                self._since = time.monotonic()
-            self._status = ActorStatus(case_id, stage, attempt)
-
-    def _finished(self, outcome: CaseOutcome) -> None:
-        self._watcher.outcome(self._cases[outcome.case_id], outcome)
-        with self._lock:
-            self._outcomes.append(outcome)
+        if self._workshop is not None:
+            self._workshop.close()
 
 
 #: Ray never restarts the actor and never repeats a call: the driver decides what runs again.
-_OPTIONS: Any = {"max_restarts": 0, "max_task_retries": 0, "concurrency_groups": {"work": 1, "control": 2}}
+_OPTIONS: Any = {"max_restarts": 0, "max_task_retries": 0, "concurrency_groups": {"work": 2, "control": 2}}
 CaseMakerActor: Any = ray.remote(**_OPTIONS)(CaseMaker)

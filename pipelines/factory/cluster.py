@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 from collections.abc import Iterator
 
@@ -16,7 +17,7 @@ OBJECT_STORE_BYTES = 128 * 1024 * 1024
 
 
 @contextlib.contextmanager
-def ray_cluster(address: str | None, cpus: int, gpus: float = 0.0) -> Iterator[None]:
+def ray_cluster(address: str | None, cpus: float, gpus: float = 0.0) -> Iterator[None]:
     """Connect to ``address`` (``"auto"``, ``"host:port"``), or start a local cluster with room for ``cpus`` and ``gpus``.
 
     A Ray that is initialised already (a test, a notebook, a Ray job) is used as it is and left running.
@@ -45,11 +46,10 @@ def ray_cluster(address: str | None, cpus: int, gpus: float = 0.0) -> Iterator[N
         ray.shutdown()
 
 
-def _local_options(cpus: int, gpus: float) -> dict[str, object]:
+def _local_options(cpus: float, gpus: float) -> dict[str, object]:
     return {
-        "address": "local",  # without it Ray joins a cluster that someone else has started on this machine
-        "num_cpus": max(cpus, os.cpu_count() or 1),
-        "num_gpus": int(-(-gpus // 1)) or None,
+        "num_cpus": max(math.ceil(cpus), os.cpu_count() or 1),
+        "num_gpus": math.ceil(gpus) or None,
         "include_dashboard": False,
         "object_store_memory": OBJECT_STORE_BYTES,
     }

@@ -6,6 +6,7 @@ import datetime as dt
 import os
 import platform
 import socket
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -54,6 +55,20 @@ class Attempt:
     engine: Engine
 
 
+@dataclass(frozen=True)
+class Committed:
+    """What stands in the dataset now, and the seconds that writing the volume and committing it took."""
+
+    record: commits.CommitRecord
+    write_seconds: float
+    commit_seconds: float
+
+    @property
+    def bytes(self) -> int:
+        """Of the stored volume; 0 for a rejected case."""
+        return sum(entry.bytes for entry in self.record.objects)
+
+
 class CaseLedger:
     """The dataset as one worker process sees it."""
 
@@ -64,14 +79,20 @@ class CaseLedger:
     def open(cls, dataset: str) -> CaseLedger:
         return cls(open_storage(dataset))
 
-    def commit(self, attempt: Attempt) -> commits.CommitOutcome:
+    def commit(self, attempt: Attempt) -> Committed:
         """Publish an accepted attempt, or keep the scores of a rejected one; losing a race leaves nothing behind."""
+        start = time.perf_counter()
+        record = self._written(attempt, commits.new_attempt_id())
+        written = time.perf_counter()
+        standing = commits.commit(self._storage, record).record
+        return Committed(standing, written - start, time.perf_counter() - written)
+
+    def _written(self, attempt: Attempt, attempt_id: str) -> commits.CommitRecord:
+        """The record to commit, its volume written if the verdict accepts it."""
         case = attempt.case
-        attempt_id = commits.new_attempt_id()
         row = self._row(attempt)
         if not attempt.verdict.accepted:
-            record = commits.CommitRecord.rejected(case.case_id, case.key, attempt=attempt.number, attempt_id=attempt_id, row=row)
-            return commits.commit(self._storage, record)
+            return commits.CommitRecord.rejected(case.case_id, case.key, attempt=attempt.number, attempt_id=attempt_id, row=row)
         stored = write_volume(
             self._storage,
             layout.volume_path(case.case_id, attempt_id),
@@ -79,10 +100,9 @@ class CaseLedger:
             label_map=attempt.candidate.label_map,
             attributes={"case_id": case.case_id, "case_key": case.key, "attempt": attempt.number, "synthetic": True},
         )
-        record = commits.CommitRecord.accepted(
+        return commits.CommitRecord.accepted(
             case.case_id, case.key, attempt=attempt.number, attempt_id=attempt_id, stored=stored, row=row
         )
-        return commits.commit(self._storage, record)
 
     def seal(self, unit_id: str, cases: Iterable[Case]) -> None:
         """Put the unit's commits into the catalog."""
@@ -92,6 +112,10 @@ class CaseLedger:
         """``accepted`` or ``rejected`` if the case is committed, else None."""
         record = commits.read_commit(self._storage, case.case_id, case.key)
         return record.status if record else None
+
+    def has_failed(self, case: Case) -> bool:
+        """Whether a failure of the case is on record, of this run or an earlier one."""
+        return self._storage.stat(layout.failure_name(case.case_id, case.key)) is not None
 
     def record_failure(self, case: Case, attempts: int, reason: str, trace: str, status: str = "failed") -> None:
         """Keep why there is no volume: one line, the traceback and the environment."""

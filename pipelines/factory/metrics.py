@@ -54,7 +54,7 @@ METRICS = (
     MetricSpec("ctmr_storage_retries", "counter", "Writes that had to be tried again"),
     MetricSpec("ctmr_actor_memory_bytes", "gauge", "Resident memory of an actor after its last stage", ("actor",)),
 )
-STAGES = ("starting", "idle", "body", "render", "finish")
+STAGES = ("starting", "idle", "body", "render", "check", "write")
 
 
 @cache

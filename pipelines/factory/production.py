@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
-from ctmr_core.anatomy.templates.library import TemplateLibrary
 from ctmr_core.cases.case import Case
 from ctmr_core.engines import Engine, load_engine
 from ctmr_core.engines.bodies import label_map_of
 from ctmr_core.errors import IntegrityError, StoreError
 from ctmr_core.quality.base import Candidate, Verdict
 from ctmr_core.quality.judge import judge
+from pipelines.factory.activity import Activity, Turns, seconds_without_a_core
 from pipelines.factory.faults import strike
-from pipelines.factory.ledger import Attempt, CaseLedger
+from pipelines.factory.ledger import Attempt, CaseLedger, Committed
+from pipelines.factory.reach import open_dataset, open_library
 from pipelines.factory.watcher import Watcher
-from pipelines.factory.work import ActorSettings, CaseOutcome, OutcomeStatus, UnitReport, WorkUnit
+from pipelines.factory.work import MAKING_STAGES, ActorSettings, CaseOutcome, OutcomeStatus, UnitReport, WorkUnit
 
+T = TypeVar("T")
 LOG = logging.getLogger(__name__)
 WRITE_TRIES = 4
 FIRST_PAUSE_SECONDS = 0.5
 #: The storage itself is in trouble, so the next case would meet the same: stop and let the person act.
 HALTING_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE})
-
-Enter = Callable[[str, str, int], None]
-Finished = Callable[[CaseOutcome], None]
-
-
-def _nobody(*news: object) -> None:
-    """Listens to nothing."""
 
 
 class StorageHaltError(StoreError):
@@ -49,8 +46,10 @@ class Trial:
 
     case: Case
     attempt: int = 0
-    begun: float = field(default_factory=time.monotonic)
+    begun: float | None = None
     timings: dict[str, float] = field(default_factory=dict)
+    stages: dict[str, float] = field(default_factory=dict)
+    cpu_wait: float = 0.0
     errors: list[str] = field(default_factory=list)
     last_traceback: str = ""
 
@@ -58,13 +57,33 @@ class Trial:
     def is_last(self) -> bool:
         return self.attempt + 1 >= self.case.max_attempts
 
+    def took(self, stage: str, seconds: float) -> None:
+        """``stage`` of this attempt is done. ``timings`` are of the attempt at hand, ``stages`` the sums over all."""
+        self.timings[stage] = seconds
+        self.stages[stage] = self.stages.get(stage, 0.0) + seconds
+
+    def outcome(self, status: OutcomeStatus, reason: str, size: int = 0, objects: int = 0) -> CaseOutcome:
+        """How the case ended: now, with this attempt."""
+        seconds = time.monotonic() - self.begun if self.begun is not None else 0.0
+        return CaseOutcome(
+            self.case.case_id,
+            status,
+            self.attempt + 1,
+            seconds,
+            reason,
+            stages=dict(self.stages),
+            cpu_wait=min(self.cpu_wait, sum(self.stages.get(stage, 0.0) for stage in MAKING_STAGES)),
+            bytes=size,
+            objects=objects,
+        )
+
 
 @dataclass
 class _UnitRun:
     """A unit in the making: cases that wait, the one the writer has, and what came of the others."""
 
     waiting: deque[Trial]
-    finished: Finished
+    decide: Callable[[Case, CaseOutcome], None]
     pending: tuple[Trial, Future[CaseOutcome | None]] | None = None
     outcomes: list[CaseOutcome] = field(default_factory=list)
     abandoned: list[Case] = field(default_factory=list)
@@ -82,39 +101,57 @@ class _UnitRun:
             self.waiting.appendleft(trial)
         else:
             self.outcomes.append(outcome)
-            self.finished(outcome)
+            self.decide(trial.case, outcome)
 
 
 class Workshop:
-    """Makes units of cases: checks and writes of one case overlap the rendering of the next."""
+    """Makes units of cases: checks and writes of one case overlap the rendering of the next, across units too.
 
-    def __init__(self, settings: ActorSettings, enter: Enter = _nobody, watcher: Watcher | None = None) -> None:
+    Threads may call :meth:`make_unit` with one unit each; one of them renders at a time, one thread of the workshop writes.
+    Raises ``CtmrError`` or ``OSError`` where the dataset or the template library can't be reached.
+    """
+
+    def __init__(self, settings: ActorSettings, activity: Activity | None = None, watcher: Watcher | None = None) -> None:
         self._settings = settings
-        self._enter = enter
+        self._activity = activity or Activity()
         self._watcher = watcher or Watcher()
         self._engines: dict[str, Engine] = {}
-        self._library = TemplateLibrary.open(settings.library) if settings.library else None
-        self._ledger = CaseLedger.open(settings.dataset)
+        self._library = open_library(settings)
+        self._ledger = CaseLedger(open_dataset(settings))
+        self._turns = Turns()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="finish")
+        self._written: Future[CaseOutcome | None] | None = None
+        for name in settings.engines:
+            self._engine(name)
 
-    def make_unit(self, unit: WorkUnit, stopping: threading.Event, finished: Finished = _nobody) -> UnitReport:
-        """Make the cases of ``unit`` in order; after ``stopping`` no further case is begun."""
-        run = _UnitRun(deque(Trial(case) for case in unit.cases), finished)
-        halt = None
+    def make_unit(self, unit: WorkUnit, stopping: threading.Event, turn: int | None = None) -> UnitReport:
+        """Make the cases of ``unit`` in order; after ``stopping`` no further case is begun.
+
+        turn: the how manieth unit of this workshop it is, from 0; needed when several threads call.
+        """
+        turn = self._turns.begun if turn is None else turn
+        self._activity.begin_unit(unit.id)
+        run = _UnitRun(deque(Trial(case) for case in unit.cases), partial(self._decide, unit.id))
+        halt, seal_seconds = None, 0.0
         try:
-            while run.waiting or run.pending:
-                self._step(run, stopping)
+            while run.waiting:
+                with self._turns.taken(turn):
+                    while run.waiting:
+                        self._turns.let_earlier_pass(turn)
+                        self._step(run, stopping)
+                run.settle()  # the next unit renders meanwhile; a case that failed its checks waits again
+            start = time.perf_counter()
             if run.outcomes:
                 self._with_patience(lambda: self._ledger.seal(unit.id, unit.cases))
+            seal_seconds = time.perf_counter() - start
         except StorageHaltError as error:
             halt = str(error)
-        return UnitReport(unit.id, tuple(run.outcomes), tuple(run.abandoned), halt)
+        finally:
+            self._activity.end_unit(unit.id)
+        return UnitReport(unit.id, tuple(run.outcomes), tuple(run.abandoned), halt, seal_seconds)
 
     def _step(self, run: _UnitRun, stopping: threading.Event) -> None:
         """Render one attempt while the one before it is finished by the writer thread."""
-        if not run.waiting:
-            run.settle()
-            return
         trial = run.waiting.popleft()
         if stopping.is_set() and trial.attempt == 0:
             run.abandoned.append(trial.case)
@@ -123,8 +160,16 @@ class Workshop:
         run.settle()
         if made is None:
             run.take(trial, self._after_error(trial))
-        else:
-            run.pending = (trial, self._writer.submit(self._finish, trial, made))
+            return
+        if self._written is not None:
+            wait([self._written])  # the last case of another unit: never more than one volume waits for the writer
+        self._written = self._writer.submit(self._finish, trial, made)
+        run.pending = (trial, self._written)
+
+    def _decide(self, unit_id: str, case: Case, outcome: CaseOutcome) -> None:
+        self._activity.leave(case.case_id)
+        self._activity.decide(unit_id, outcome)
+        self._watcher.outcome(case, outcome)
 
     def close(self) -> None:
         """Release engines and end the writer thread."""
@@ -142,22 +187,20 @@ class Workshop:
     def _render(self, trial: Trial) -> tuple[Candidate, dict[str, Any]] | None:
         """Body and images of one attempt, or None when it raised (the error is kept in ``trial``)."""
         case, attempt = trial.case, trial.attempt
+        trial.begun = time.monotonic() if trial.begun is None else trial.begun
+        waited = seconds_without_a_core()
         try:
-            self._enter(case.case_id, "body", attempt)
-            strike(case.case_id, attempt, "render")
-            start = time.perf_counter()
-            engine = self._engine(case.engine)
-            label_map, body = label_map_of(case, self._library, engine, attempt)
-            trial.timings["body"] = time.perf_counter() - start
-            self._watcher.stage(case, attempt, "body", trial.timings["body"])
-            self._enter(case.case_id, "render", attempt)
-            start = time.perf_counter()
-            images = engine.render(case, label_map, attempt)
-            trial.timings["render"] = time.perf_counter() - start
-            self._watcher.stage(case, attempt, "render", trial.timings["render"])
+            with self._stage(trial, "body"):
+                strike(case.case_id, attempt, "render")
+                engine = self._engine(case.engine)
+                label_map, body = label_map_of(case, self._library, engine, attempt)
+            with self._stage(trial, "render"):
+                images = engine.render(case, label_map, attempt)
         except Exception as error:  # noqa: BLE001 - whatever one case raises must not touch its neighbours
             self._keep_error(trial, error)
             return None
+        finally:
+            trial.cpu_wait += seconds_without_a_core() - waited
         return Candidate(case, label_map, images), {"images": images.parameters, **body}
 
     def _finish(self, trial: Trial, made: tuple[Candidate, dict[str, Any]]) -> CaseOutcome | None:
@@ -165,51 +208,60 @@ class Workshop:
         candidate, parameters = made
         case, attempt = trial.case, trial.attempt
         try:
-            self._enter(case.case_id, "finish", attempt)
-            start = time.perf_counter()
-            verdict = judge(candidate)
-            trial.timings["check"] = time.perf_counter() - start
-            self._watcher.stage(case, attempt, "check", trial.timings["check"])
+            with self._stage(trial, "check"):
+                verdict = judge(candidate)
             if not verdict.accepted and not trial.is_last:
                 trial.errors.append("; ".join(verdict.reasons))
                 self._watcher.attempt(case, attempt, "rejected", trial.errors[-1])
-                trial.attempt += 1
+                self._again(trial)
                 return None
-            start = time.perf_counter()
-            written = self._commit(trial, candidate, verdict, parameters)
-            self._watcher.stage(case, attempt, "write", time.perf_counter() - start)
+            committed = self._commit(trial, candidate, verdict, parameters)
         except StorageHaltError:
             raise
         except Exception as error:  # noqa: BLE001 - see _render
             self._keep_error(trial, error)
             return self._after_error(trial)
         status: OutcomeStatus = "accepted" if verdict.accepted else "rejected"
-        self._watcher.attempt(case, attempt, status, "; ".join(verdict.reasons), written)
-        return CaseOutcome(case.case_id, status, attempt + 1, time.monotonic() - trial.begun, "; ".join(verdict.reasons))
+        reason = "; ".join(verdict.reasons)
+        self._watcher.attempt(case, attempt, status, reason, committed.bytes)
+        return trial.outcome(status, reason, committed.bytes, len(committed.record.objects))
 
-    def _commit(self, trial: Trial, candidate: Candidate, verdict: Verdict, parameters: dict[str, Any]) -> int:
-        """Bytes of the committed volume; 0 for a rejected case."""
-        engine = self._engine(trial.case.engine)
-        attempt = Attempt(trial.case, trial.attempt, candidate, verdict, parameters, dict(trial.timings), engine)
+    def _commit(self, trial: Trial, candidate: Candidate, verdict: Verdict, parameters: dict[str, Any]) -> Committed:
+        case, engine = trial.case, self._engine(trial.case.engine)
+        attempt = Attempt(case, trial.attempt, candidate, verdict, parameters, dict(trial.timings), engine)
+        self._activity.enter(case.case_id, "write", trial.attempt)
 
-        written = 0
+        def write() -> Committed:
+            strike(case.case_id, trial.attempt, "commit")
+            committed = self._ledger.commit(attempt)
+            strike(case.case_id, trial.attempt, "committed")
+            return committed
 
-        def write() -> None:
-            nonlocal written
-            strike(trial.case.case_id, trial.attempt, "commit")
-            written = sum(stored.bytes for stored in self._ledger.commit(attempt).record.objects)
-            strike(trial.case.case_id, trial.attempt, "committed")
+        committed = self._with_patience(write)
+        for stage, seconds in (("write", committed.write_seconds), ("commit", committed.commit_seconds)):
+            trial.took(stage, seconds)
+            self._watcher.stage(case, trial.attempt, stage, seconds)
+        return committed
 
-        self._with_patience(write)
-        return written
+    @contextlib.contextmanager
+    def _stage(self, trial: Trial, stage: str) -> Iterator[None]:
+        """Time a stage and tell of it."""
+        self._activity.enter(trial.case.case_id, stage, trial.attempt)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            trial.took(stage, time.perf_counter() - start)
+        self._watcher.stage(trial.case, trial.attempt, stage, trial.timings[stage])
 
-    def _with_patience(self, write: Callable[[], object]) -> None:
+    def _with_patience(self, write: Callable[[], T]) -> T:
         """Write, with pauses and a few more tries when the storage stumbles; ``StorageHaltError`` when it stays down."""
         pause = FIRST_PAUSE_SECONDS
-        for remaining in range(WRITE_TRIES - 1, -1, -1):
+        remaining = WRITE_TRIES
+        while True:
+            remaining -= 1
             try:
-                write()
-                return
+                return write()
             except IntegrityError:
                 raise  # what stands in the dataset is damaged; trying again reads the same bytes
             except (OSError, StoreError) as error:
@@ -230,16 +282,20 @@ class Workshop:
         trial.errors.append(f"{type(error).__name__}: {error}".splitlines()[0])
         trial.last_traceback = "".join(traceback.format_exception(error))
 
+    def _again(self, trial: Trial) -> None:
+        """The next attempt, with other random draws."""
+        self._activity.leave(trial.case.case_id)
+        trial.attempt += 1
+
     def _after_error(self, trial: Trial) -> CaseOutcome | None:
         """None asks for another attempt; after the last one the case is recorded as failed."""
         self._watcher.attempt(trial.case, trial.attempt, "failed", trial.errors[-1])
         if not trial.is_last:
-            trial.attempt += 1
+            self._again(trial)
             return None
         reason = trial.errors[-1]
-        self._ledger.record_failure(trial.case, trial.attempt + 1, reason, trial.last_traceback)
-        seconds = time.monotonic() - trial.begun
-        return CaseOutcome(trial.case.case_id, "failed", trial.attempt + 1, seconds, reason)
+        self._with_patience(lambda: self._ledger.record_failure(trial.case, trial.attempt + 1, reason, trial.last_traceback))
+        return trial.outcome("failed", reason)
 
 
 def _errno(error: Exception) -> int | None:

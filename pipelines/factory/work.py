@@ -51,8 +51,8 @@ class WorkUnit:
 class CaseOutcome:
     """How one case ended. ``reason`` is one line: why it was rejected or failed.
 
-    seconds: from the beginning of the first attempt. stages: seconds by stage, summed over the attempts. cpu_wait: seconds of body
-    and render in which the making thread was ready and no core was free. bytes, objects: of the committed volume.
+    seconds: from the beginning of the first attempt. stages: seconds by stage, summed over the attempts. cpu_wait: seconds of
+    body and render in which the making thread was ready and no core was free. bytes, objects: of the committed volume.
     """
 
     case_id: str
@@ -102,10 +102,10 @@ class ActorPlace:
 
 @dataclass(frozen=True)
 class ActorStatus:
-    """What an actor is doing now: case, stage (body, render, finish, idle), attempt, seconds in this attempt.
+    """What an actor is doing now: case, stage (body, render, check, write, idle), attempt, its seconds.
 
-    oldest_case, oldest_seconds: the attempt that is under way longest. finished: unit id -> status -> cases decided so far, for
-    units not reported yet. rss_bytes, peak_bytes: resident memory now and at most; gpu_peak_bytes: of its tensors on CUDA devices.
+    oldest_case, oldest_seconds: the attempt that is under way longest. finished: unit id -> status -> cases decided so far,
+    for units not reported yet. rss_bytes, peak_bytes: resident memory now and at most; gpu_peak_bytes: of tensors on GPUs.
     """
 
     case_id: str = ""

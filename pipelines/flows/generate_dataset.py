@@ -6,27 +6,28 @@ catalog. The number of Prefect task runs grows with the waves, never with the vo
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import time
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 
-from ctmr_core.cases.case import Case
 from ctmr_core.errors import CtmrError, StoreError
 from ctmr_core.store.drills import reach
+from ctmr_core.store.runs import RunRecord, write_run
 from pipelines.factory.cluster import ray_cluster
 from pipelines.factory.driver import Crew, Driver, Ledger
 from pipelines.factory.logs import LogFormat, configure_logging, log_format, log_level, without_secrets
 from pipelines.factory.metrics import RunMeter
 from pipelines.factory.tally import Observer, Progress, Tally
-from pipelines.factory.work import ActorSettings, WorkUnit, in_units
+from pipelines.factory.work import ActorSettings
 from pipelines.flows.environment import prefect_server, prepare_prefect
 from pipelines.flows.events import announced, emit_end, emit_run_event
 from pipelines.flows.interrupts import stop_on_signals
 from pipelines.flows.options import GenerateOptions, RunSummary
 from pipelines.flows.preparation import Backlog, prepare
+from pipelines.flows.records import run_record, summarize
 from pipelines.flows.tracking import Tracking, unreachable
 
 prepare_prefect()
@@ -38,9 +39,7 @@ from prefect.runtime import flow_run  # noqa: E402
 LOG = logging.getLogger(__name__)
 
 ARTIFACT_SECONDS = 10.0
-UNITS_PER_ACTOR = 8  # small runs are cut so that every actor gets several units and none idles at the end
-MAX_UNIT_SIZE = 16
-LISTED_PROBLEMS = 20
+LEAST_WAVE_CASES = 256  # a wave of fewer would cost Prefect's server more than it tells
 _LOGGED = {"planned", "done_before", "accepted", "rejected", "failed", "quarantined", "attempts", "seconds", "efficiency", "halt"}
 
 #: Who watches the run in this process; a flow's parameters must be plain data, so it can't be one.
@@ -85,10 +84,10 @@ def generate_dataset(options: GenerateOptions) -> RunSummary:
         tally = Tally(backlog.planned, backlog.done)
         crew = _crew(options, backlog, run_id)
         _announce(options, backlog)
-        if backlog.to_do:
-            _make(options, backlog, crew, tally, tracking)
+        waves = _make(options, backlog, crew, tally, tracking) if backlog.to_do else 0
         _seal(backlog, tally, tracking)
-    summary = _summary(options, backlog, crew, tally, time.monotonic() - begin)
+        record = run_record(options, backlog, crew, tally, waves, time.monotonic() - begin)
+        summary = summarize(options, record, _keep(backlog, record), backlog.skipped_rows, tally)
     summary = summary.model_copy(update={"tracking_lost": tracking.lost})
     _ended.append(summary)
     emit_end(summary)
@@ -120,50 +119,72 @@ def _announce(options: GenerateOptions, backlog: Backlog) -> None:
     LOG.info("run started: %d of %d cases to do", backlog.to_do, backlog.planned)
 
 
+def _keep(backlog: Backlog, record: RunRecord) -> str:
+    """Keep the record with the dataset; its name, "" when the storage has given up."""
+    try:
+        return write_run(backlog.dataset.storage, record)
+    except (StoreError, OSError) as error:
+        LOG.warning("the record of this run is not kept: %s", error)
+        return ""
+
+
 def _crew(options: GenerateOptions, backlog: Backlog, run_id: str) -> Crew:
-    workers = options.workers or max(1, (os.cpu_count() or 1) // options.threads)
     settings = ActorSettings(
-        dataset=options.dataset,
+        dataset=backlog.dataset.uri,  # an actor's process may have another current folder
         library=backlog.library,
         device="cuda" if options.gpus_per_worker > 0 else "cpu",
         threads=options.threads,
         run_id=run_id,
         log_format=log_format(options.log_format),
+        lock_token=backlog.lock.holder.token,
+        engines=backlog.engines,
     )
-    return Crew(max(1, min(workers, backlog.to_do)), settings, options.gpus_per_worker, options.case_timeout)
+    on_this_machine = max(1, (os.cpu_count() or 1) // options.threads)
+    workers = options.workers or (None if options.address else on_this_machine)
+    return Crew(
+        workers=None if workers is None else max(1, min(workers, backlog.to_do)),
+        settings=settings,
+        gpus_per_worker=options.gpus_per_worker,
+        memory_per_worker=int((options.memory_per_worker or 0) * 1e9),
+        case_timeout=options.case_timeout,
+        unit_size=options.unit_size,
+    )
 
 
-def _make(options: GenerateOptions, backlog: Backlog, crew: Crew, tally: Tally, tracking: Tracking) -> None:
-    unit_size = options.unit_size or max(1, min(MAX_UNIT_SIZE, backlog.to_do // (crew.workers * UNITS_PER_ACTOR)))
+def _make(options: GenerateOptions, backlog: Backlog, crew: Crew, tally: Tally, tracking: Tracking) -> int:
+    """Make what is to do; in how many waves."""
     watching: list[Observer] = [*_observers, RunMeter(without_secrets(options.dataset)), _ProgressArtifact(tracking)]
 
     def observe(progress: Progress) -> None:
         for observer in watching:
             observer(progress)
 
-    ledger = Ledger(backlog.decided, announced(options.dataset, backlog.quarantine))
-    cpus, gpus = crew.workers * crew.settings.threads, crew.workers * crew.gpus_per_worker
+    ledger = Ledger(backlog.decided, announced(options.dataset, backlog.quarantine), backlog.has_failed)
+    cases, number = backlog.cases(), 0
+    cpus, gpus = (amount * (crew.workers or 1) for amount in (crew.need.cpus, crew.need.gpus))
     # Ray puts its own SIGTERM handler in place when it starts, so ours come after it.
     with ray_cluster(options.address, cpus, gpus), stop_on_signals() as stopping:
         tally.start_clock()
         driver = Driver(crew, ledger, tally, observe, lambda: stopping() or backlog.lock.lost)
         try:
-            for number, wave in enumerate(_waves(backlog.cases(), unit_size, options.wave_units)):
+            for number, (wave, after) in enumerate(_waves(backlog.to_do, options.waves)):
                 backlog.lock.check()
                 reach("wave.begin", f"wave-{number}")
-                tracking.step("make-wave", partial(driver.run, wave), f"wave-{number}")
+                tracking.step("make-wave", partial(driver.run, islice(cases, wave), wave, after), f"wave-{number}")
                 backlog.lock.check()
                 if tally.interrupted or tally.halt:
                     break
         finally:
-            tally.stop_clock()
             driver.close()
+            tally.stop_clock()
+    return number + 1
 
 
-def _waves(cases: Iterator[Case], unit_size: int, wave_units: int) -> Iterator[list[WorkUnit]]:
-    units = in_units(cases, unit_size)
-    while wave := list(itertools.islice(units, wave_units)):
-        yield wave
+def _waves(cases: int, waves: int) -> Iterator[tuple[int, int]]:
+    """The cases of each wave, and those that come after it: as many waves as wanted at most, however many cases there are."""
+    size = max(LEAST_WAVE_CASES, -(-cases // waves))
+    for begun in range(0, cases, size):
+        yield min(size, cases - begun), max(0, cases - begun - size)
 
 
 class _ProgressArtifact:
@@ -185,31 +206,3 @@ class _ProgressArtifact:
         self._last = time.monotonic()
         percent = 100.0 * progress.done / max(progress.planned, 1)
         self._tracking.tell(lambda: update_progress_artifact(self._id, progress=percent))  # type: ignore[arg-type]
-
-
-def _summary(options: GenerateOptions, backlog: Backlog, crew: Crew, tally: Tally, seconds: float) -> RunSummary:
-    counts = tally.counts
-    made = sum(counts.values())
-    busy = tally.case_seconds / (tally.making_seconds * crew.workers) if tally.making_seconds else 0.0
-    return RunSummary(
-        dataset=options.dataset,
-        planned=backlog.planned,
-        done_before=backlog.done,
-        reasons={str(why): count for why, count in backlog.reasons.items()},
-        accepted=counts["accepted"],
-        rejected=counts["rejected"],
-        failed=counts["failed"],
-        quarantined=counts["quarantined"],
-        attempts=tally.attempts,
-        seconds=round(seconds, 3),
-        volumes_per_minute=round(60.0 * made / tally.making_seconds, 2) if tally.making_seconds else 0.0,
-        efficiency=round(min(busy, 1.0), 3),
-        workers=crew.workers,
-        interrupted=tally.interrupted,
-        halt=tally.halt,
-        skipped_rows=backlog.skipped_rows,
-        problems=[
-            {"case_id": problem.case_id, "status": problem.status, "reason": problem.reason}
-            for problem in tally.problems[:LISTED_PROBLEMS]
-        ],
-    )
