@@ -14,6 +14,9 @@ from pipelines.cli.live import LiveRun, duration
 from pipelines.factory.logs import LogFormat
 from pipelines.flows.options import GenerateOptions, RunSummary
 
+MAKING = ("body", "render", "wait")  # an actor's making thread: they add up to its time
+FINISHING = ("check", "write", "commit", "seal")  # at the same time, in its finishing thread
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -28,12 +31,17 @@ def generate(
     address: Annotated[
         str | None, typer.Option(envvar="CTMR_RAY_ADDRESS", help="Address of a running Ray cluster, or `auto`.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Actors; default one per core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Actors at most; default one per core, or as many as fit in the cluster.")
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads per actor.")] = 1,
     gpus_per_worker: Annotated[float, typer.Option(min=0, help="Share of a GPU per actor, e.g. 0.5.")] = 0.0,
+    memory_per_worker: Annotated[
+        float | None, typer.Option(min=0.001, help="GB reserved for an actor; one that holds more is replaced after its unit.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Make at most this many cases now.")] = None,
-    unit_size: Annotated[int | None, typer.Option(min=1, help="Cases an actor takes at a time.")] = None,
-    case_timeout: Annotated[float, typer.Option(min=1, help="Seconds after which a case counts as hanging.")] = 3600.0,
+    unit_size: Annotated[int | None, typer.Option(min=1, help="Cases an actor takes at a time; default by cost.")] = None,
+    case_timeout: Annotated[float, typer.Option(min=1, help="Seconds after which an attempt counts as hanging.")] = 3600.0,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave bad rows out and report them.")] = False,
     log_format: Annotated[
         LogFormat | None, typer.Option(envvar="CTMR_LOG_FORMAT", help="Of what this process and the actors log.")
@@ -55,6 +63,7 @@ def generate(
         workers=workers,
         threads=threads,
         gpus_per_worker=gpus_per_worker,
+        memory_per_worker=memory_per_worker,
         limit=limit,
         unit_size=unit_size,
         case_timeout=case_timeout,
@@ -81,6 +90,12 @@ def run(options: GenerateOptions, *, quiet: bool = False) -> RunSummary:
         return run_generate_dataset(options, live)
 
 
+def _stages(summary: RunSummary, stages: tuple[str, ...]) -> str:
+    """Share of the actors' time by stage."""
+    shares = {stage: summary.stages.get(stage, 0.0) / summary.worker_seconds for stage in stages}
+    return ", ".join(f"{stage} {share:.0%}" if share >= 0.01 else f"{stage} < 1%" for stage, share in shares.items())
+
+
 def print_summary(summary: RunSummary, to: Console) -> None:
     """The outcome of a run as a short table, with the cases that need a look."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -91,11 +106,18 @@ def print_summary(summary: RunSummary, to: Console) -> None:
         "outcome",
         f"{summary.accepted} accepted, {summary.rejected} rejected, {summary.failed} failed, {summary.quarantined} quarantined",
     )
+    on = f"{summary.workers} actors" + (f" on {summary.nodes} nodes" if summary.nodes > 1 else "")
     table.add_row(
         "time",
-        f"{duration(summary.seconds)}, {summary.volumes_per_minute:.1f} volumes/min, {summary.workers} actors, "
+        f"{duration(summary.seconds)}, {summary.volumes_per_minute:.1f} volumes/min, {on}, "
         f"efficiency {summary.efficiency:.0%}, {summary.attempts} attempts",
     )
+    if summary.worker_seconds:
+        table.add_row("actors", _stages(summary, MAKING))
+        table.add_row("beside it", _stages(summary, FINISHING))
+    events = {"deaths": summary.deaths, "replaced for memory": summary.replaced, "second copies": summary.second_copies}
+    if any(events.values()):
+        table.add_row("incidents", ", ".join(f"{count} {event}" for event, count in events.items() if count))
     to.print(table)
     for row in summary.skipped_rows[:10]:
         to.print(Text(f"skipped row: {row}", "yellow"), soft_wrap=True)

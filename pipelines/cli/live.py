@@ -13,6 +13,7 @@ from rich.text import Text
 
 from pipelines.factory.tally import Progress
 
+MOST_ACTORS = 32  # rows of the live picture; a cluster has more
 PLAIN_SECONDS = 10.0  # one line this often when the output is not a terminal
 
 
@@ -84,9 +85,10 @@ class LiveRun:
             Text(f"elapsed {duration(progress.seconds)}", "dim"),
         )
         actors = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for title in ("actor", "case", "stage", "attempt", "for"):
+        for title in ("actor", "case", "stage", "attempt", "for", "memory"):
             actors.add_column(title)
-        for index, status in sorted(progress.actors.items()):
+        shown = sorted(progress.actors.items())
+        for index, status in shown[:MOST_ACTORS]:
             busy = bool(status.case_id)
             actors.add_row(
                 str(index),
@@ -94,8 +96,11 @@ class LiveRun:
                 Text(status.stage, "" if busy else "dim"),
                 str(status.attempt + 1) if busy else "-",
                 duration(status.seconds) if busy else "-",
+                Text(f"{status.rss_bytes / 1e9:.1f} GB" if status.rss_bytes else "-", "dim"),
             )
         parts: list[Text | Table] = [bar, counts(progress), actors]
+        if len(shown) > MOST_ACTORS:
+            parts.append(Text(f"and {len(shown) - MOST_ACTORS} more actors, on {progress.nodes} nodes", "dim"))
         if progress.message:
             parts.append(Text(progress.message, "bold yellow"))
         return Group(*parts)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
+from pathlib import Path
 
 from ctmr_core.errors import CtmrError, StoreError
 from ctmr_core.store.drills import reach
@@ -128,10 +129,15 @@ def _keep(backlog: Backlog, record: RunRecord) -> str:
         return ""
 
 
+def _from_anywhere(place: str) -> str:
+    """The path or URI as a process with another current folder can use it."""
+    return place if "://" in place else str(Path(place).expanduser().absolute())
+
+
 def _crew(options: GenerateOptions, backlog: Backlog, run_id: str) -> Crew:
     settings = ActorSettings(
-        dataset=backlog.dataset.uri,  # an actor's process may have another current folder
-        library=backlog.library,
+        dataset=_from_anywhere(options.dataset),
+        library=_from_anywhere(backlog.library) if backlog.library else None,
         device="cuda" if options.gpus_per_worker > 0 else "cpu",
         threads=options.threads,
         run_id=run_id,
