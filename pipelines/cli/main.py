@@ -14,6 +14,7 @@ from pipelines.cli.generate import generate
 from pipelines.cli.models import models_app
 from pipelines.cli.planning import plan, validate
 from pipelines.cli.replay import replay
+from pipelines.cli.schedule import schedule_app
 from pipelines.cli.synthesize import templates_app
 
 app = typer.Typer(
@@ -46,6 +47,7 @@ for command in (demo, plan, validate, generate, status, verify, report, replay):
     app.command()(command)
 app.add_typer(templates_app, name="templates")
 app.add_typer(models_app, name="models")
+app.add_typer(schedule_app, name="schedule")
 
 
 def main() -> None:

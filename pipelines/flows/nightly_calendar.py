@@ -55,7 +55,7 @@ class Calendar:
         return cls(options.cron, options.timezone, options.start, simulate=options.simulate, pauses=options.pauses)
 
     def nights(self, now: dt.datetime, fired: dt.datetime | None = None) -> list[Night]:
-        """Every night that begins at or before ``now`` (aware), oldest first, and the one meant when Prefect fired at ``fired``."""
+        """Every night that begins at or before ``now`` (aware), oldest first, and the one meant by a firing at ``fired``."""
         last = self._local(now)
         meant = self.named(fired) if fired is not None else None
         if meant is not None and meant > last:
@@ -100,7 +100,7 @@ class Calendar:
         if end is not None and end < start:
             return []
         utc = dt.UTC
-        dates = run_coro_as_sync(
+        dates: list[dt.datetime] | None = run_coro_as_sync(
             self._rule.get_dates(n=n, start=start.replace(tzinfo=utc), end=None if end is None else end.replace(tzinfo=utc))
         )
         return [dt.datetime.fromtimestamp(date.timestamp(), utc).replace(tzinfo=None) for date in dates or ()]

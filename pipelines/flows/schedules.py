@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
+from pydantic import SecretStr
+
 from ctmr_core.errors import CtmrError
 from ctmr_core.store import Dataset
 from pipelines.flows.environment import prepare_prefect
@@ -34,7 +37,7 @@ from prefect.client.schemas.filters import (  # noqa: E402
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions, FlowRun, StateType  # noqa: E402
 from prefect.client.schemas.responses import DeploymentResponse  # noqa: E402
 from prefect.client.schemas.schedules import CronSchedule  # noqa: E402
-from prefect.client.schemas.sorting import FlowRunSort  # noqa: E402
+from prefect.client.schemas.sorting import DeploymentSort, FlowRunSort  # noqa: E402
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound  # noqa: E402
 from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: E402
 
@@ -93,7 +96,7 @@ class Schedules:
             )
         if webhook is not None:
             options = options.model_copy(update={"webhook": secret_name(options.schedule)})
-            Secret(value=webhook).save(secret_name(options.schedule), overwrite=True)  # type: ignore[unused-coroutine]
+            Secret(value=SecretStr(webhook)).save(secret_name(options.schedule), overwrite=True)
         self.ensure_pool()
         rule = CronSchedule(cron=options.cron, timezone=options.timezone)
         self.client.create_deployment(
@@ -123,7 +126,7 @@ class Schedules:
     def all(self) -> list[Schedule]:
         """Every schedule, by name."""
         wanted = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
-        found = self.client.read_deployments(deployment_filter=wanted, limit=200)
+        found = self.client.read_deployments(deployment_filter=wanted, limit=200, sort=DeploymentSort.NAME_ASC)
         return sorted((self._schedule(deployment) for deployment in found), key=lambda schedule: schedule.name)
 
     def find(self, name: str) -> Schedule | None:
@@ -212,7 +215,10 @@ def schedules_of(server: str) -> Iterator[Schedules]:
                 where=server,
                 fix="start one with `ctmr schedule server`, or name yours with --server or PREFECT_API_URL",
             )
-        yield Schedules(client)
+        try:
+            yield Schedules(client)
+        except httpx.HTTPError as error:
+            raise ScheduleError(f"the Prefect server failed: {str(error).splitlines()[0]}", where=server) from error
 
 
 def _parameters(options: NightlyOptions) -> dict[str, Any]:

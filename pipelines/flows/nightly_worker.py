@@ -1,0 +1,203 @@
+"""The worker that makes the nights, and what it looks after: runs whose process died, due nights that nobody makes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import datetime as dt
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+import httpx
+
+from ctmr_core.errors import CtmrError
+from ctmr_core.store import Dataset
+from pipelines.flows.environment import prepare_prefect
+from pipelines.flows.nightly_due import due_nights
+from pipelines.flows.nightly_news import News, announce
+from pipelines.flows.nightly_records import NightRecord, NightRecords
+from pipelines.flows.schedules import HEARTBEAT_SECONDS, POOL, TAG, WORKING, Schedule, Schedules, schedules_of
+
+prepare_prefect()
+
+from prefect.client.schemas.objects import FlowRun, StateType  # noqa: E402 - the settings above must be made first
+from prefect.events import ResourceSpecification  # noqa: E402
+from prefect.events.actions import ChangeFlowRunState  # noqa: E402
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture  # noqa: E402
+from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: E402
+from prefect.states import Crashed  # noqa: E402
+from prefect.workers.process import ProcessWorker  # noqa: E402
+
+ZOMBIES = "ctmr: runs without a heartbeat have crashed"
+MISSED_HEARTBEATS = 4
+LOOK_SECONDS = 10.0  # between looks at the schedules
+PENDING_SECONDS = 300.0  # Prefect's own patience with a process that does not start
+RETURN_SECONDS = 15.0  # before the server is tried again
+_AWAY = (httpx.HTTPError, OSError)
+
+log = logging.getLogger(__name__)
+Say = Callable[[str], None]
+
+
+class Caretaker:
+    """Looks at the schedules from time to time.
+
+    A run whose process was on this machine and is gone is marked as crashed, which frees its schedule; runs on other machines
+    are left to the heartbeat automation on the server. When nights are due and no run of the schedule is under way or about to
+    start, a run is made for them: this is how missed, crashed, failed and cancelled nights come back.
+    """
+
+    def __init__(self, schedules: Schedules, say: Say) -> None:
+        self._schedules, self._say = schedules, say
+
+    def look(self, now: dt.datetime | None = None) -> None:
+        """One look at every schedule. now: aware, for what is due."""
+        now = now or dt.datetime.now(dt.UTC)
+        for schedule in self._schedules.all():
+            with contextlib.suppress(FileNotFoundError):
+                self._look_at(schedule, now)
+
+    def _look_at(self, schedule: Schedule, now: dt.datetime) -> None:
+        records = NightRecords(Dataset.create(schedule.options.dataset).storage, schedule.name)
+        present = self._schedules.runs(schedule, limit=20)
+        busy = [run for run in present if not self._crash_if_dead(schedule, records, run, now)]
+        if schedule.paused or any(_is_waiting_or_working(run) for run in busy) or _was_cancelled_by_hand(present):
+            return
+        known = records.all()
+        due = due_nights(schedule.options, known, now).make
+        pause = dt.timedelta(minutes=schedule.options.retry_minutes)
+        if not due or _failed_since(known.get(due[0].date), now - pause):
+            return
+        first = known.get(due[0].date)
+        key = f"{schedule.id}/{due[0]}/{first.attempts if first else 0}/{first.ended if first else None}"
+        run = self._schedules.run_now(schedule.name, key=key)
+        if run.state_type == StateType.SCHEDULED:
+            self._say(f"{schedule.name}: a run for {', '.join(str(night) for night in due)}")
+
+    def _crash_if_dead(self, schedule: Schedule, records: NightRecords, run: FlowRun, now: dt.datetime) -> bool:
+        """Mark the run as crashed if it can't be alive; whether it was."""
+        if run.state_type not in WORKING or run.state is None:
+            return False
+        process = records.running()
+        if process is not None and process.flow_run == str(run.id):
+            dead = process.gone
+        else:
+            dead = run.state_type == StateType.PENDING and (now - run.state.timestamp).total_seconds() > PENDING_SECONDS
+        if not dead:
+            return False
+        self._schedules.client.set_flow_run_state(run.id, Crashed(message="Its process is gone."), force=True)
+        self._say(f"{schedule.name}: run {run.name} has crashed: its process is gone")
+        for record in records.all().values():
+            if not record.over and record.flow_run == str(run.id):
+                announce(schedule.options, News.CRASHED, record.night, "its process is gone; the night will be finished", record)
+        return True
+
+
+def _is_waiting_or_working(run: FlowRun) -> bool:
+    """Runs to come were left out before: a scheduled one among these is late or about to start."""
+    return run.state_type in (*WORKING, StateType.SCHEDULED)
+
+
+def _was_cancelled_by_hand(runs: list[FlowRun]) -> bool:
+    """Whether the last run that had begun was cancelled: whoever did that does not want it back before the next firing."""
+    begun = [run for run in runs if run.start_time is not None and run.end_time is not None]
+    last = max(begun, key=lambda run: run.end_time or run.start_time, default=None)  # type: ignore[arg-type, return-value]
+    return last is not None and last.state_type == StateType.CANCELLED
+
+
+def _failed_since(record: NightRecord | None, instant: dt.datetime) -> bool:
+    return record is not None and record.problem is not None and record.ended is not None and record.ended > instant
+
+
+def ensure_zombie_automation(schedules: Schedules) -> None:
+    """On the server: runs of nightly schedules that have stopped sending heartbeats are marked as crashed."""
+    if schedules.client.read_automations_by_name(ZOMBIES):
+        return
+    ends = ("Completed", "Failed", "Crashed", "Cancelled")
+    schedules.client.create_automation(
+        AutomationCore(
+            name=ZOMBIES,
+            trigger=EventTrigger(
+                after={"prefect.flow-run.heartbeat"},
+                expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in ends)},
+                match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+                match_related=ResourceSpecification(
+                    {"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"}
+                ),
+                for_each={"prefect.resource.id"},
+                posture=Posture.Proactive,
+                threshold=1,
+                within=dt.timedelta(seconds=MISSED_HEARTBEATS * HEARTBEAT_SECONDS),
+            ),
+            actions=[ChangeFlowRunState(name=None, state=StateType.CRASHED, message="No heartbeat any more.", force=False)],
+        )
+    )
+
+
+def run_worker(server: str, say: Say, look_seconds: float = LOOK_SECONDS) -> None:
+    """Make nights until stopped (Ctrl-C or SIGTERM). A server that goes away is waited for."""
+    os.environ["PREFECT_API_URL"] = server  # for the processes of the runs
+    stopping = threading.Event()
+    with temporary_settings({PREFECT_API_URL: server}):
+        arguments = (_take_care, server, say, look_seconds, stopping)
+        caretaker = threading.Thread(target=contextvars.copy_context().run, args=arguments, name="caretaker", daemon=True)
+        caretaker.start()
+        try:
+            asyncio.run(_work(server, say, stopping))
+        finally:
+            stopping.set()
+            caretaker.join(timeout=30)
+    say("stopped")
+
+
+async def _work(server: str, say: Say, stopping: threading.Event) -> None:
+    """One worker after the other: a worker ends when it loses the server for minutes."""
+    stop = asyncio.Event()
+
+    def ask() -> None:
+        say("stopping: a night under way is stopped, too, and is finished by the next worker")
+        stopping.set()
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ask)
+    while not stop.is_set():
+        working = asyncio.create_task(_one_worker(server, say))
+        asked = asyncio.create_task(stop.wait())
+        await asyncio.wait((working, asked), return_when=asyncio.FIRST_COMPLETED)
+        working.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await working
+        if not stop.is_set():
+            say(f"no connection to {server}; trying again in {RETURN_SECONDS:.0f} s")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), RETURN_SECONDS)
+        asked.cancel()
+
+
+async def _one_worker(server: str, say: Say) -> None:
+    try:
+        await asyncio.to_thread(_prepare_server, server)
+        await ProcessWorker(work_pool_name=POOL).start(printer=say)
+    except (CtmrError, RuntimeError, *_AWAY) as error:  # Prefect's loops give up with a RuntimeError
+        log.warning("the worker has stopped: %s", error)
+
+
+def _prepare_server(server: str) -> None:
+    with schedules_of(server) as schedules:
+        schedules.ensure_pool()
+        ensure_zombie_automation(schedules)
+
+
+def _take_care(server: str, say: Say, look_seconds: float, stopping: threading.Event) -> None:
+    while not stopping.wait(look_seconds):
+        try:
+            with schedules_of(server) as schedules:
+                Caretaker(schedules, say).look()
+        except (CtmrError, *_AWAY) as error:
+            log.warning("the schedules could not be looked at: %s", error)
