@@ -56,6 +56,14 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class Written:
+    """An attempt whose volume is written, if it has one; its record makes it committed. ``seconds``: what writing took."""
+
+    record: commits.CommitRecord
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Committed:
     """What stands in the dataset now, and the seconds that writing the volume and committing it took."""
 
@@ -79,15 +87,22 @@ class CaseLedger:
     def open(cls, dataset: str) -> CaseLedger:
         return cls(open_storage(dataset))
 
-    def commit(self, attempt: Attempt) -> Committed:
-        """Publish an accepted attempt, or keep the scores of a rejected one; losing a race leaves nothing behind."""
+    def write(self, attempt: Attempt) -> Written:
+        """Write the volume of an accepted attempt; nobody sees it before it is committed."""
         start = time.perf_counter()
-        record = self._written(attempt, commits.new_attempt_id())
-        written = time.perf_counter()
-        standing = commits.commit(self._storage, record).record
-        return Committed(standing, written - start, time.perf_counter() - written)
+        record = self._record(attempt, commits.new_attempt_id())
+        return Written(record, time.perf_counter() - start)
 
-    def _written(self, attempt: Attempt, attempt_id: str) -> commits.CommitRecord:
+    def commit(self, written: Written) -> Committed:
+        """Publish an accepted attempt, or keep the scores of a rejected one; losing a race leaves nothing behind.
+
+        May be called again with the same attempt when the storage stumbled.
+        """
+        start = time.perf_counter()
+        standing = commits.commit(self._storage, written.record).record
+        return Committed(standing, written.seconds, time.perf_counter() - start)
+
+    def _record(self, attempt: Attempt, attempt_id: str) -> commits.CommitRecord:
         """The record to commit, its volume written if the verdict accepts it."""
         case = attempt.case
         row = self._row(attempt)

@@ -23,7 +23,7 @@ from ctmr_core.quality.base import Candidate, Verdict
 from ctmr_core.quality.judge import judge
 from pipelines.factory.activity import Activity, Turns, seconds_without_a_core
 from pipelines.factory.faults import strike
-from pipelines.factory.ledger import Attempt, CaseLedger, Committed
+from pipelines.factory.ledger import Attempt, CaseLedger, Committed, Written
 from pipelines.factory.reach import open_dataset, open_library
 from pipelines.factory.watcher import Watcher
 from pipelines.factory.work import MAKING_STAGES, ActorSettings, CaseOutcome, OutcomeStatus, UnitReport, WorkUnit
@@ -231,9 +231,13 @@ class Workshop:
         attempt = Attempt(case, trial.attempt, candidate, verdict, parameters, dict(trial.timings), engine)
         self._activity.enter(case.case_id, "write", trial.attempt)
 
+        written: list[Written] = []
+
         def write() -> Committed:
             strike(case.case_id, trial.attempt, "commit")
-            committed = self._ledger.commit(attempt)
+            if not written:
+                written.append(self._ledger.write(attempt))
+            committed = self._ledger.commit(written[0])
             strike(case.case_id, trial.attempt, "committed")
             return committed
 
