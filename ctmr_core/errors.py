@@ -81,6 +81,10 @@ class StoreError(CtmrError):
     """A dataset that cannot be opened, written or verified."""
 
 
+class DatasetHeldError(StoreError):
+    """Another run holds the dataset."""
+
+
 class IntegrityError(StoreError):
     """Stored bytes that are not what the commit record says they are."""
 

@@ -13,6 +13,7 @@ from ctmr_core.store.commits import (
 )
 from ctmr_core.store.compaction import compact
 from ctmr_core.store.dataset import Dataset
+from ctmr_core.store.gc import GcReport, collect, orphans, sweep
 from ctmr_core.store.layout import volume_path
 from ctmr_core.store.lazy import Volume
 from ctmr_core.store.lock import RunLock
@@ -28,7 +29,7 @@ from ctmr_core.store.snapshots import (
     snapshot_volumes,
 )
 from ctmr_core.store.storage import Storage, open_storage
-from ctmr_core.store.verify import Problem, VerifyReport, orphans, sweep, verify
+from ctmr_core.store.verify import Problem, VerifyReport, verify
 from ctmr_core.store.volumes import StoredVolume, write_volume
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "CommitRecord",
     "Dataset",
     "FailureRecord",
+    "GcReport",
     "Problem",
     "Resume",
     "RunLock",
@@ -47,6 +49,7 @@ __all__ = [
     "VerifyReport",
     "Volume",
     "build_row",
+    "collect",
     "commit",
     "compact",
     "create_snapshot",

@@ -19,7 +19,7 @@ from types import TracebackType
 
 import psutil
 
-from ctmr_core.errors import StoreError
+from ctmr_core.errors import DatasetHeldError, StoreError
 from ctmr_core.store import layout
 from ctmr_core.store.drills import reach
 from ctmr_core.store.storage import Storage, json_bytes, read_json
@@ -145,8 +145,8 @@ class RunLock:
         else:
             raise self._refusal(name, holder)
 
-    def _refusal(self, name: str, holder: Holder | None) -> StoreError:
-        return StoreError(
+    def _refusal(self, name: str, holder: Holder | None) -> DatasetHeldError:
+        return DatasetHeldError(
             f"another run holds this dataset: {holder or 'it has just begun'}",
             where=f"{self._storage.uri}/{name}",
             fix="wait for it to finish or stop it; when its machine is lost, the lock frees itself "

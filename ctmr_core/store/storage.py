@@ -202,9 +202,18 @@ class Storage:
         del name, error
         return None
 
+    def scratch(self) -> Iterator[StoredName]:
+        """What interrupted writes left behind, or writes of this moment are made of."""
+        return self.scan(PROBES)
+
+    def discard_scratch(self, entry: StoredName) -> None:
+        """Remove one entry of :meth:`scratch`."""
+        self.delete(entry.name)
+
     def clear_scratch(self) -> None:
-        """Remove what interrupted writes left behind; object stores keep nothing."""
-        return
+        """Remove all of :meth:`scratch`. Only when nobody writes."""
+        for entry in self.scratch():
+            self.discard_scratch(entry)
 
     def _failed(self, deed: str, name: str, error: Exception) -> StoreError:
         return StoreError(
@@ -322,6 +331,16 @@ class LocalStorage(Storage):
 
     def kvstore(self, name: str) -> dict[str, Any]:
         return {"driver": "file", "path": f"{self.local_path(name)}/"}
+
+    def scratch(self) -> Iterator[StoredName]:
+        with suppress(FileNotFoundError), os.scandir(self.root / SCRATCH) as files:
+            for file in files:
+                with suppress(FileNotFoundError):
+                    status = file.stat()
+                    yield StoredName(f"{SCRATCH}/{file.name}", status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+
+    def discard_scratch(self, entry: StoredName) -> None:
+        (self.root / SCRATCH / Path(entry.name).name).unlink(missing_ok=True)
 
     def clear_scratch(self) -> None:
         shutil.rmtree(self.root / SCRATCH, ignore_errors=True)

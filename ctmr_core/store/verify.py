@@ -1,4 +1,4 @@
-"""Proving that a dataset is what its commit records say, and finding what no record names."""
+"""Proving that a dataset is what its commit records say."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ import hashlib
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow.dataset as pads
 
 from ctmr_core.errors import IntegrityError
-from ctmr_core.store import layout
-from ctmr_core.store.catalog import read_parts
-from ctmr_core.store.commits import content_digest, read_commit_named, withdraw
+from ctmr_core.store.commits import content_digest, read_commit_named
 from ctmr_core.store.dataset import Dataset
-from ctmr_core.store.drills import reach
 from ctmr_core.store.lazy import Volume
 from ctmr_core.store.resume import unsealed_commits
 from ctmr_core.store.storage import Storage
@@ -24,7 +20,6 @@ from ctmr_core.store.volumes import voxel_digest
 
 _COLUMNS = ("case_id", "case_key", "status", "volume", "objects", "voxel_digest", "content_digest")
 _BATCH_ROWS = 2_000
-MARKS_KEPT = timedelta(days=30)  # longer than any process that writes stays paused
 
 
 @dataclass(frozen=True)
@@ -96,29 +91,6 @@ def _batches(dataset: Dataset, loose: list[dict[str, Any]], only: pads.Expressio
     for batch in dataset.ledger.to_batches(columns=list(_COLUMNS), filter=only, batch_size=_BATCH_ROWS):
         yield batch.to_pylist()
     yield loose
-
-
-def orphans(dataset: Dataset) -> list[str]:
-    """Paths of volumes that no commit record names: left by crashed or losing attempts, or still being written."""
-    known = {path for path in read_parts(dataset.storage, ["volume"])["volume"].to_pylist() if path}
-    loose = [entry for entry in dataset.storage.entries(layout.VOLUMES) if f"{layout.VOLUMES}/{entry}" not in known]
-    if loose:
-        for ref in unsealed_commits(dataset):
-            known.add(read_commit_named(dataset.storage, *ref).volume or "")
-    return sorted(path for entry in loose if (path := f"{layout.VOLUMES}/{entry}") not in known)
-
-
-def sweep(dataset: Dataset) -> list[str]:
-    """Remove the orphans and scratch files; their paths. Only the holder of the run lock may do this, before work begins."""
-    found = orphans(dataset)
-    reach("sweep.begin")
-    removed = [path for path in found if withdraw(dataset.storage, path)]
-    dataset.storage.clear_scratch()
-    forgotten = datetime.now(UTC) - MARKS_KEPT
-    for mark in dataset.storage.list(layout.SWEPT):
-        if mark.modified < forgotten:
-            dataset.storage.delete(mark.name)
-    return removed
 
 
 def _problems(storage: Storage, row: dict[str, Any], deep: bool) -> Iterator[Problem]:
