@@ -1,0 +1,1 @@
+"""Storms: a small dataset is made again and again while things are broken on purpose, and must come out the same."""
