@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 
 import httpx
+import psutil
 
 from ctmr_core.errors import CtmrError
 from ctmr_core.store import Dataset
@@ -36,6 +37,7 @@ ZOMBIES = "ctmr: runs without a heartbeat have crashed"
 MISSED_HEARTBEATS = 4
 LOOK_SECONDS = 10.0  # between looks at the schedules
 PENDING_SECONDS = 300.0  # Prefect's own patience with a process that does not start
+END_SECONDS = 120.0  # for the cases at hand when a worker is stopped
 RETURN_SECONDS = 15.0  # before the server is tried again
 _AWAY = (httpx.HTTPError, OSError)
 
@@ -170,6 +172,7 @@ async def _work(server: str, say: Say, stopping: threading.Event) -> None:
         working = asyncio.create_task(_one_worker(server, say))
         asked = asyncio.create_task(stop.wait())
         await asyncio.wait((working, asked), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.to_thread(_end_runs)
         working.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await working
@@ -178,6 +181,25 @@ async def _work(server: str, say: Say, stopping: threading.Event) -> None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), RETURN_SECONDS)
         asked.cancel()
+
+
+def _end_runs() -> None:
+    """Ask the runs of this worker for a clean end and wait for it: what is at hand is committed, and the lock is given back.
+
+    Prefect would kill them with the worker.
+    """
+    runs = [child for child in psutil.Process().children() if "prefect.engine" in _command_line(child)]
+    for run in runs:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            run.terminate()
+    psutil.wait_procs(runs, timeout=END_SECONDS)
+
+
+def _command_line(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 async def _one_worker(server: str, say: Say) -> None:
