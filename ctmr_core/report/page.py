@@ -21,7 +21,7 @@ from ctmr_core.report.montage import planes_of, row_of
 from ctmr_core.report.sample import spread
 from ctmr_core.store import Dataset
 from ctmr_core.store.commits import read_failures
-from ctmr_core.store.resume import status
+from ctmr_core.store.progress import status
 
 PICTURE_HEIGHT = 260
 LEGEND_LABELS = 14

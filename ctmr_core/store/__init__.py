@@ -17,7 +17,8 @@ from ctmr_core.store.gc import GcReport, collect, orphans, sweep
 from ctmr_core.store.layout import volume_path
 from ctmr_core.store.lazy import Volume
 from ctmr_core.store.lock import RunLock
-from ctmr_core.store.resume import Resume, Todo, resume, status
+from ctmr_core.store.progress import status
+from ctmr_core.store.resume import Resume, Todo, resume
 from ctmr_core.store.snapshots import (
     Snapshot,
     SnapshotDiff,

@@ -29,7 +29,7 @@ from ctmr_core.store.commits import CaseRef, read_commit, read_commit_named
 from ctmr_core.store.drills import reach
 from ctmr_core.store.storage import Storage, read_json
 
-ROW_GROUP = 2_048  # rows decoded to get at one of them; smaller ones make the footers of a million rows slow to read
+ROW_GROUP = 512  # rows decoded to get at one of them; smaller groups make the footers of a million rows slow to read
 _RECOVERED_ROWS = 10_000
 _TRIPLE = pa.list_(pa.int32(), 3)
 _MM = pa.list_(pa.float64(), 3)
@@ -171,11 +171,11 @@ def rows_table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
         raise StoreError("a catalog row holds a value of the wrong kind", found=str(error)) from error
 
 
-def parquet_bytes(table: pa.Table) -> bytes:
+def parquet_bytes(table: pa.Table, row_group: int = ROW_GROUP) -> bytes:
     """The table as Parquet (zstd, checksums on pages); equal tables are equal bytes."""
     sink = BytesIO()
     with parquet_writer(sink, table.schema) as writer:
-        writer.write_table(table, row_group_size=ROW_GROUP)
+        writer.write_table(table, row_group_size=row_group)
     return sink.getvalue()
 
 
@@ -249,13 +249,20 @@ def read_part(storage: Storage, name: str, columns: Sequence[str] | None = None)
         raise IntegrityError("a catalog file can not be read", where=f"{storage.uri}/{name}", found=str(error)) from error
 
 
-def read_parts(storage: Storage, columns: Sequence[str] | None = None, names: Sequence[str] | None = None) -> pa.Table:
+def read_parts(
+    storage: Storage,
+    columns: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+    filter: pads.Expression | None = None,  # noqa: A002
+) -> pa.Table:
     """The named columns (all by default) of the catalog files ``names`` (the current ones by default), in their order."""
     parts = catalog_state(storage).parts if names is None else names
     try:
-        return parts_dataset(storage, parts).to_table(columns=list(columns) if columns else None)
+        return parts_dataset(storage, parts).to_table(columns=list(columns) if columns else None, filter=filter)
     except (pa.ArrowException, OSError):
-        return pa.concat_tables([read_part(storage, name, columns) for name in parts])  # names the file that is damaged
+        for name in parts:
+            read_part(storage, name, columns)  # says which file is damaged
+        raise
 
 
 def seal(storage: Storage, unit_id: str, case_refs: Iterable[CaseRef]) -> str | None:

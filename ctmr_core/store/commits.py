@@ -195,7 +195,7 @@ def read_commit(storage: Storage, case_id: str, case_key: str) -> CommitRecord |
     """The commit record of a case, None when it has none; ``IntegrityError`` naming the file when it can't be read."""
     name = layout.commit_name(case_id, case_key)
     try:
-        record = _parsed(storage, name, CommitRecord)
+        record = parse_record(storage, name, CommitRecord)
     except FileNotFoundError:
         return None
     if (record.case_id, record.case_key) != (case_id, case_key):
@@ -215,7 +215,7 @@ def commit_refs(storage: Storage) -> Iterator[tuple[str, str]]:
 
 def read_commit_named(storage: Storage, case_id: str, key16: str) -> CommitRecord:
     """The commit record a name of :func:`commit_refs` stands for."""
-    return _parsed(storage, layout.commit_name(case_id, key16), CommitRecord)
+    return parse_record(storage, layout.commit_name(case_id, key16), CommitRecord)
 
 
 def record_failure(storage: Storage, record: FailureRecord) -> None:
@@ -228,7 +228,7 @@ def read_failures(storage: Storage) -> list[FailureRecord]:
     found = []
     for case_id, key16 in sorted(_refs(storage, layout.FAILURES)):
         if storage.stat(layout.commit_name(case_id, key16)) is None:
-            found.append(_parsed(storage, layout.failure_name(case_id, key16), FailureRecord))
+            found.append(parse_record(storage, layout.failure_name(case_id, key16), FailureRecord))
     return found
 
 
@@ -240,7 +240,8 @@ def _refs(storage: Storage, folder: str) -> Iterator[tuple[str, str]]:
             yield case_id, key16
 
 
-def _parsed(storage: Storage, name: str, kind: type[Record]) -> Record:
+def parse_record(storage: Storage, name: str, kind: type[Record]) -> Record:
+    """The record kept under ``name``; ``FileNotFoundError`` when there is none, ``IntegrityError`` when it is not whole."""
     document = read_json(storage, name)
     try:
         return kind.model_validate(document)

@@ -40,7 +40,7 @@ LARGE_ROWS = 65_536  # about 200 MB of rows with the labels of a whole torso
 DUE_FILES = 128  # opening so many small files takes a fifth of a second
 KEEP_SECONDS = 900.0
 _KEPT_VERSIONS = 8
-_STRIDE = 8 * ROW_GROUP  # rows merged at a time
+_STRIDE = 32 * ROW_GROUP  # rows merged at a time
 _COMPACTION_TAKES = timedelta(hours=1)  # at most: a file that no version lists by then never will be listed
 _MERGED = f"{layout.CATALOG}/merged-"
 _IDENTITY = ("case_id", "case_key")

@@ -5,6 +5,8 @@ A case key is a SHA-256 in 64 hex digits. Four unsigned 64-bit numbers in its pl
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,6 +28,18 @@ def key_numbers(keys: pa.ChunkedArray | pa.Array) -> np.ndarray:
     except ValueError:
         bad = pc.filter(keys, pc.invert(pc.match_substring_regex(keys, "^[0-9a-f]{64}$").fill_null(False)))
         raise StoreError("a case key is a SHA-256", found=bad[0].as_py(), allowed="64 lower-case hex digits") from None
+
+
+def key_texts(keys: np.ndarray) -> pa.Array:
+    """The keys (from :func:`key_numbers`) as 64 hex digits each."""
+    text = np.ascontiguousarray(keys, ">u8").tobytes().hex()
+    return pa.array([text[i : i + 16 * _WORDS] for i in range(0, len(text), 16 * _WORDS)], pa.string())
+
+
+def first_words(digits: Iterable[str]) -> np.ndarray:
+    """uint64: the first number of each key, from its first 16 hex digits. ``ValueError`` when they are something else."""
+    raw = bytes.fromhex("".join(digits))
+    return np.frombuffer(raw, ">u8").astype(np.uint64)
 
 
 def find_keys(wanted: np.ndarray, among: np.ndarray) -> np.ndarray:

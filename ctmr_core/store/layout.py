@@ -10,6 +10,7 @@
     catalog/part-<unit>-<digest>.parquet                  one row per committed case, sealed by work unit
     catalog/merged-<digest>.parquet                       compacted parts
     catalog/_manifest/<version>.json                      which parts are current
+    catalog/_open/<run>.json                              a run that has not sealed all it committed
     snapshots/<name>.json                                 a named, immutable list of accepted cases
     snapshots/rows/<digest>.parquet                       the catalog rows of some of them; snapshots share what is equal
     lock/<generation>.json                                who is generating
@@ -36,6 +37,7 @@ COMMITS = "commits"
 FAILURES = "failures"
 CATALOG = "catalog"
 CATALOG_VERSIONS = "catalog/_manifest"
+OPEN_RUNS = "catalog/_open"
 LOCKS = "lock"
 SWEPT = "swept"
 SNAPSHOTS = "snapshots"
@@ -82,6 +84,11 @@ def record_file(case_id: str, case_key: str) -> str:
 def part_name(unit_id: str) -> str:
     """The catalog part of a work unit."""
     return checked_name(CATALOG, f"part-{_token(unit_id)}.parquet")
+
+
+def open_run_name(run: str) -> str:
+    """The mark of a run that commits."""
+    return checked_name(OPEN_RUNS, f"{_token(run)}.json")
 
 
 def snapshot_name(name: str) -> str:

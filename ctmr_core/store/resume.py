@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import re
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args, overload
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +21,17 @@ from ctmr_core.store import layout
 from ctmr_core.store.catalog import read_parts
 from ctmr_core.store.commits import commit_refs, read_commit_named, read_failures
 from ctmr_core.store.dataset import Dataset
-from ctmr_core.store.keys import find_keys, key_numbers
+from ctmr_core.store.keys import find_keys, first_words, key_numbers
+from ctmr_core.store.storage import Storage, json_bytes
 
 Why = Literal["new", "changed template", "changed engine", "changed row", "failed", "quarantined"]
+Ref = tuple[str, str]  #: (case_id, first 16 digits of case_key)
+
+_WHY: tuple[Why, ...] = get_args(Why)
 _FEW = 5_000  # below this many undone cases it is cheaper to ask for each commit record than to list them all
+_ASKED_AT_ONCE = 16
+_BLOCK = 262_144
+_KEY16 = re.compile("[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,42 @@ class Todo:
     why: Why
 
 
+class TodoList(Sequence[Todo]):
+    """Cases to generate, in manifest order; a million of them take no more memory than their positions."""
+
+    def __init__(self, ids: pa.Array, keys: pa.Array, positions: np.ndarray, why: np.ndarray) -> None:
+        self._ids, self._keys = ids, keys
+        self.positions = positions
+        self._why = why
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @overload
+    def __getitem__(self, index: int) -> Todo: ...
+    @overload
+    def __getitem__(self, index: slice) -> TodoList: ...
+    def __getitem__(self, index: int | slice) -> Todo | TodoList:
+        if isinstance(index, slice):
+            return TodoList(self._ids, self._keys, self.positions[index], self._why[index])
+        position = int(self.positions[index])
+        return Todo(position, self._ids[position].as_py(), self._keys[position].as_py(), _WHY[self._why[index]])
+
+    def __iter__(self) -> Iterator[Todo]:
+        return (self[index] for index in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """why -> number of cases, sorted by name."""
+        counts = np.bincount(self._why, minlength=len(_WHY))
+        return {why: int(counts[code]) for code, why in sorted(enumerate(_WHY), key=lambda pair: pair[1]) if counts[code]}
+
+
 @dataclass(frozen=True)
 class Resume:
     """The plan compared with the ledger.
@@ -42,9 +90,9 @@ class Resume:
 
     accepted: int
     rejected: int
-    todo: tuple[Todo, ...]
-    quarantined: tuple[Todo, ...]
-    unsealed: tuple[tuple[str, str], ...]
+    todo: TodoList
+    quarantined: TodoList
+    unsealed: tuple[Ref, ...]
 
     @property
     def done(self) -> int:
@@ -54,130 +102,171 @@ class Resume:
     @property
     def reasons(self) -> dict[str, int]:
         """why -> number of cases, sorted by name."""
-        return dict(sorted(Counter(todo.why for todo in (*self.todo, *self.quarantined)).items()))
+        return dict(sorted((Counter(self.todo.reasons) + Counter(self.quarantined.reasons)).items()))
 
 
-def resume(dataset: Dataset, manifest: pa.Table) -> Resume:
+def resume(dataset: Dataset, manifest: pa.Table, *, crashed: bool = True) -> Resume:
     """Compare ``manifest`` with the dataset.
 
     manifest: columns case_id and case_key; template_digest and engine_identity, if there, tell the classes of change apart.
-    The catalog answers for what is sealed; commit records are looked at only for cases it does not have.
+    The catalog answers for what is sealed; commit records are looked at only for cases it does not have. crashed: False when
+    every run before this one sealed what it had committed (``runs_left_open`` is empty): then many undone cases are not looked
+    for among the commit records. Should one have a record nevertheless, it is found when the case is made.
     """
     index = dataset.index
-    keys, ids = (manifest[name].cast(pa.string()).combine_chunks() for name in ("case_key", "case_id"))
-    place = find_keys(key_numbers(keys), key_numbers(index["case_key"]))
-    sealed = index["status"].take(pa.array(place[place >= 0]))
-    accepted = int(pc.sum(pc.equal(sealed, "accepted")).as_py() or 0)
-    rejected = len(sealed) - accepted
+    ids, keys = (_flat(manifest[name].cast(pa.string())) for name in ("case_id", "case_key"))
+    numbers = key_numbers(keys)
+    place = find_keys(numbers, index.keys)
+    sealed = index.accepted[place[place >= 0]]
     undone = np.flatnonzero(place < 0)
-    refs = {(ids[int(i)].as_py(), keys[int(i)].as_py()[: layout.KEY_DIGITS]): int(i) for i in undone}
-    unsealed = unsealed_commits(dataset, refs)
-    for ref in unsealed:
-        if read_commit_named(dataset.storage, *ref).status == "accepted":
-            accepted += 1
-        else:
-            rejected += 1
-        del refs[ref]
-    failures: dict[tuple[str, str], Why] = {(f.case_id, f.case_key): f.status for f in read_failures(dataset.storage)}
-    changed = _changes(dataset, manifest, np.fromiter(refs.values(), np.int64, len(refs)))
-    todo: list[Todo] = []
-    quarantined: list[Todo] = []
-    for (case_id, _), position in refs.items():
-        key = keys[position].as_py()
-        why: Why = failures.get((case_id, key)) or changed.get(position, "new")
-        (quarantined if why == "quarantined" else todo).append(Todo(position, case_id, key, why))
-    return Resume(accepted, rejected, tuple(todo), tuple(quarantined), tuple(sorted(unsealed)))
+    found = _committed(dataset, ids, keys, numbers, undone) if crashed or len(undone) <= _FEW else undone[:0]
+    refs = tuple(sorted((ids[i].as_py(), keys[i].as_py()[: layout.KEY_DIGITS]) for i in found.tolist()))
+    loose = sum(committed_accepted(dataset.storage, refs))
+    undone = np.setdiff1d(undone, found, assume_unique=True)
+    why = _reasons(dataset, manifest, ids, keys, undone)
+    held = why == _WHY.index("quarantined")
+    return Resume(
+        accepted=int(sealed.sum()) + loose,
+        rejected=int((~sealed).sum()) + len(refs) - loose,
+        todo=TodoList(ids, keys, undone[~held], why[~held]),
+        quarantined=TodoList(ids, keys, undone[held], why[held]),
+        unsealed=refs,
+    )
 
 
-def unsealed_commits(dataset: Dataset, candidates: dict[tuple[str, str], int] | None = None) -> list[tuple[str, str]]:
-    """(case_id, key16) of committed cases the catalog lacks; among ``candidates`` when given."""
-    storage = dataset.storage
-    if candidates is not None and len(candidates) <= _FEW:
-        return [ref for ref in candidates if storage.stat(layout.commit_name(*ref)) is not None]
-    if candidates is not None:
-        return [ref for ref in commit_refs(storage) if ref in candidates]
-    index = dataset.index
-    short = pc.utf8_slice_codeunits(index["case_key"], 0, layout.KEY_DIGITS)
-    sealed = set(zip(index["case_id"].to_pylist(), short.to_pylist(), strict=True))
-    return [ref for ref in commit_refs(storage) if ref not in sealed]
+def unsealed_among(dataset: Dataset, manifest: pa.Table, positions: np.ndarray) -> list[Ref]:
+    """Commits the catalog lacks among some rows of ``manifest`` (columns case_id and case_key): what a run leaves behind.
 
-
-def status(dataset: Dataset) -> dict[str, int]:
-    """How far the dataset is, from the ledger alone.
-
-    planned, accepted, rejected, failed, quarantined, pending, unsealed, superseded: numbers of cases; bytes: of the accepted
-    volumes in the catalog.
+    Work and memory grow with ``positions``, not with the dataset.
     """
-    index, manifest = dataset.index, dataset.manifest
-    current = index.filter(index["current"])
-    waiting: Counter[str] = Counter(failure.status for failure in read_failures(dataset.storage))
-    volume_bytes = pc.sum(dataset.catalog.to_table(columns=["bytes"])["bytes"]).as_py() or 0
-    if manifest is None:
-        accepted = int(pc.sum(pc.equal(current["status"], "accepted")).as_py() or 0)
-        rejected = current.num_rows - accepted
-        unsealed = len(unsealed_commits(dataset))
-        planned, pending = accepted + rejected + sum(waiting.values()), 0
-    else:
-        compared = resume(dataset, manifest)
-        accepted, rejected, unsealed = compared.accepted, compared.rejected, len(compared.unsealed)
-        waiting = Counter(todo.why for todo in (*compared.todo, *compared.quarantined))
-        planned = manifest.num_rows
-        pending = planned - compared.done - waiting["failed"] - waiting["quarantined"]
-    return {
-        "planned": planned,
-        "accepted": accepted,
-        "rejected": rejected,
-        "failed": waiting["failed"],
-        "quarantined": waiting["quarantined"],
-        "pending": pending,
-        "unsealed": unsealed,
-        "superseded": index.num_rows - current.num_rows,
-        "bytes": int(volume_bytes),
-    }
+    chosen = manifest.select(["case_id", "case_key"]).take(pa.array(positions))
+    ids, keys = (_flat(chosen[name].cast(pa.string())) for name in ("case_id", "case_key"))
+    numbers = key_numbers(keys)
+    undone = np.flatnonzero(find_keys(numbers, dataset.index.keys) < 0)
+    found = _committed(dataset, ids, keys, numbers, undone)
+    return sorted((ids[i].as_py(), keys[i].as_py()[: layout.KEY_DIGITS]) for i in found.tolist())
+
+
+def unsealed_commits(dataset: Dataset) -> list[Ref]:
+    """(case_id, key16) of every committed case the catalog lacks, from the names of all commit records."""
+    return loose_commits(commit_refs(dataset.storage), dataset.index.keys[:, 0])
+
+
+def loose_commits(refs: Iterator[Ref], sealed: np.ndarray, planned: np.ndarray | None = None) -> list[Ref]:
+    """Those of the ``refs`` that are not ``sealed`` and, when ``planned`` is given, planned (uint64: first words of keys)."""
+    loose: list[Ref] = []
+    for block, words in _blocks(refs):
+        chosen = ~_occur(words, sealed)
+        if planned is not None and chosen.any():
+            chosen &= _occur(words, planned)
+        loose += [block[i] for i in np.flatnonzero(chosen).tolist()]
+    return sorted(loose)
+
+
+def committed_accepted(storage: Storage, refs: Sequence[Ref]) -> list[bool]:
+    """Of each commit record whether it is of an accepted case (else a rejected one)."""
+
+    def accepted(ref: Ref) -> bool:
+        try:
+            return bool(json.loads(storage.read(layout.commit_name(*ref)))["status"] == "accepted")
+        except (ValueError, KeyError, TypeError):
+            return read_commit_named(storage, *ref).status == "accepted"  # says what is wrong with the record
+
+    with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+        return list(pool.map(accepted, refs))
+
+
+def open_run(storage: Storage, run: str) -> None:
+    """Note that a run begins to commit; ``run`` is letters, digits, '_' and '-'."""
+    storage.write(layout.open_run_name(run), json_bytes({"run": run}))
+
+
+def runs_left_open(storage: Storage) -> list[str]:
+    """Marks of runs that commit at this moment, or were killed before they had sealed all they committed."""
+    return [entry.name for entry in storage.list(layout.OPEN_RUNS)]
+
+
+def close_runs(storage: Storage, marks: Sequence[str]) -> None:
+    """Note that everything these runs (from :func:`runs_left_open`) committed is sealed."""
+    for name in marks:
+        storage.delete(name)
 
 
 def changed_fields(dataset: Dataset, case: Case) -> tuple[str, ...]:
     """Which fields of ``case`` differ from those committed under the same case id; () when none was or nothing differs."""
-    import json
-
     names = [name for name in Case.model_fields if name != "case_id"]
     expression = (pads.field("case_id") == case.case_id) & (pads.field("case_key") != case.key)
-    parts = read_parts(dataset.storage, [*names, "case_id", "case_key"]).filter(expression)
-    if not parts.num_rows:
+    rows = read_parts(dataset.storage, [*names, "case_id", "case_key"], dataset.parts, expression)
+    if not rows.num_rows:
         return ()
-    stored, planned = parts.to_pylist()[-1], case.model_dump(mode="json")
+    stored, planned = rows.to_pylist()[-1], case.model_dump(mode="json")
     for name in ("engine_parameters", "checks"):
         planned[name] = json.dumps(planned[name], sort_keys=True)
     return tuple(name for name in names if stored[name] != planned[name])
 
 
-def _changes(dataset: Dataset, manifest: pa.Table, undone: np.ndarray) -> dict[int, Why]:
-    """Manifest position -> class of change, for cases that are committed under another key."""
+def _committed(dataset: Dataset, ids: pa.Array, keys: pa.Array, numbers: np.ndarray, undone: np.ndarray) -> np.ndarray:
+    """Those of the ``undone`` positions that have a commit record all the same."""
+    storage = dataset.storage
+    if len(undone) <= _FEW:
+        names = [layout.commit_name(ids[i].as_py(), keys[i].as_py()) for i in undone.tolist()]
+        with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+            there = list(pool.map(lambda name: storage.stat(name) is not None, names))
+        return undone[np.asarray(there, bool)]
+    found = np.zeros(len(undone), bool)
+    for _, words in _blocks(commit_refs(storage)):
+        found |= _occur(numbers[undone, 0], words)
+    return undone[found]
+
+
+def _blocks(refs: Iterator[Ref]) -> Iterator[tuple[list[Ref], np.ndarray]]:
+    """The refs, many at a time, and the first words of their keys; files of other names are passed over."""
+    while block := list(itertools.islice(refs, _BLOCK)):
+        try:
+            yield block, first_words(key16 for _, key16 in block)
+        except ValueError:
+            block = [ref for ref in block if _KEY16.fullmatch(ref[1])]
+            yield block, first_words(key16 for _, key16 in block)
+
+
+def _occur(wanted: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """bool [wanted]: which of these uint64 numbers occur ``among`` others."""
+    return np.asarray(pc.is_in(pa.array(wanted), value_set=pa.array(among)))
+
+
+def _reasons(dataset: Dataset, manifest: pa.Table, ids: pa.Array, keys: pa.Array, undone: np.ndarray) -> np.ndarray:
+    """Number in ``_WHY`` of why each of the ``undone`` positions is to do."""
+    why = _changes(dataset, manifest, ids, undone)
+    failures = {(failure.case_id, failure.case_key): failure.status for failure in read_failures(dataset.storage)}
+    if failures:
+        failed = pa.array([case_id for case_id, _ in failures], pa.string())
+        for i in np.flatnonzero(np.asarray(pc.is_in(ids.take(pa.array(undone)), value_set=failed))).tolist():
+            position = int(undone[i])
+            if status := failures.get((ids[position].as_py(), keys[position].as_py())):
+                why[i] = _WHY.index(status)
+    return why
+
+
+def _changes(dataset: Dataset, manifest: pa.Table, ids: pa.Array, undone: np.ndarray) -> np.ndarray:
+    """ "new", or what has changed since the case was committed under another key."""
+    why = np.full(len(undone), _WHY.index("new"), np.uint8)
+    planned_ids = ids.take(pa.array(undone))
+    if not len(dataset.index) or not len(undone) or not pc.any(pc.is_in(dataset.index.ids, value_set=planned_ids)).as_py():
+        return why
     columns = [name for name in ("template_digest", "engine_identity") if name in manifest.column_names]
-    if not dataset.index.num_rows or not len(undone):
-        return {}
-    planned = manifest.take(pa.array(undone))
-    ids = planned["case_id"].combine_chunks()
-    known = pc.is_in(dataset.index["case_id"], value_set=ids)
-    if not pc.any(known).as_py():
-        return {}
-    stored = (read_parts(dataset.storage, ["case_id", *columns]) if columns else dataset.index).filter(
-        pads.field("case_id").isin(ids)
-    )
-    place = pc.index_in(ids, value_set=stored["case_id"].combine_chunks())
+    stored = read_parts(dataset.storage, ["case_id", *columns], dataset.parts, pads.field("case_id").isin(planned_ids))
+    place = pc.index_in(planned_ids, value_set=stored["case_id"].combine_chunks())
     again = np.flatnonzero(np.asarray(pc.is_valid(place)))
     place = place.take(pa.array(again))
-    differs = {
-        name: np.asarray(pc.not_equal(planned[name].take(pa.array(again)), stored[name].take(place)).fill_null(True))
-        for name in columns
-    }
-    found: dict[int, Why] = {}
-    for i, row in enumerate(again):
-        if "template_digest" in differs and differs["template_digest"][i]:
-            why: Why = "changed template"
-        elif "engine_identity" in differs and differs["engine_identity"][i]:
-            why = "changed engine"
-        else:
-            why = "changed row"
-        found[int(undone[row])] = why
-    return found
+    planned = manifest.select(columns).take(pa.array(undone[again]))
+    why[again] = _WHY.index("changed row")
+    for name, code in (("engine_identity", "changed engine"), ("template_digest", "changed template")):
+        if name in columns:
+            differs = pc.not_equal(planned[name], stored[name].take(place)).fill_null(True)
+            why[again[np.asarray(differs)]] = _WHY.index(code)  # type: ignore[arg-type]
+    return why
+
+
+def _flat(values: pa.ChunkedArray) -> pa.Array:
+    combined = values.combine_chunks()
+    return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined
