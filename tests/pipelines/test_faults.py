@@ -10,7 +10,8 @@ import pytest
 from ctmr_core.store import Dataset, read_failures, verify
 from pipelines.factory.cluster import ray_cluster
 from pipelines.flows.generate_dataset import run_generate_dataset
-from tests.pipelines.conftest import Write, options, small_case
+from tests.pipelines.conftest import Write, options
+from tests.soak.cases import named_case
 
 Drill = Callable[[dict[str, dict[str, object]]], None]
 NAMES = [f"case-{i}" for i in range(5)]
@@ -29,6 +30,9 @@ def drilled_cluster(drill: Drill) -> Iterator[Drill]:
         pytest.param({"0": "raise"}, 5, 0, 0, id="an exception is retried with the next attempt"),
         pytest.param({"*": "raise"}, 4, 1, 0, id="a case that always raises fails alone"),
         pytest.param({"*": "exit"}, 4, 0, 1, id="a case that ends its process is quarantined alone"),
+        pytest.param({"*": "segfault"}, 4, 0, 1, id="a case that crashes its process is quarantined alone"),
+        pytest.param({"*": "memory"}, 4, 1, 0, id="a case that finds no memory fails alone"),
+        pytest.param({"*": "kill", "times": 2}, 4, 0, 1, id="a case whose process is killed for memory twice is quarantined"),
         pytest.param({"*": "kill", "once": True}, 5, 0, 0, id="a process killed once loses nothing"),
         pytest.param({"*": "kill@commit", "once": True}, 5, 0, 0, id="killed with the volume made and no commit"),
         pytest.param({"*": "kill@committed", "once": True}, 5, 0, 0, id="killed after the commit and before the report"),
@@ -44,7 +48,7 @@ def test_a_bad_case_never_touches_its_neighbours(
     quarantined: int,
 ) -> None:
     drilled_cluster({"case-2": fault})
-    manifest = write_manifest([small_case(name) for name in NAMES])
+    manifest = write_manifest([named_case(name) for name in NAMES])
     summary = run_generate_dataset(options(manifest, tmp_path / "out", unit_size=3))
     assert (summary.accepted, summary.failed, summary.quarantined) == (accepted, failed, quarantined)
     dataset = Dataset.open(tmp_path / "out")
@@ -60,17 +64,28 @@ def test_a_bad_case_never_touches_its_neighbours(
         assert dataset.row("case-2")["attempt"] == (1 if fault == {"0": "raise"} else 0)
 
 
-def test_a_hanging_case_is_ended_and_quarantined(drilled_cluster: Drill, write_manifest: Write, tmp_path: Path) -> None:
-    drilled_cluster({"case-1": {"*": "hang"}})
-    manifest = write_manifest([small_case(name) for name in NAMES[:3]])
-    summary = run_generate_dataset(options(manifest, tmp_path / "out", unit_size=1, case_timeout=30.0))
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param("hang", id="asleep"),
+        pytest.param("spin", id="busy", marks=pytest.mark.slow),
+        pytest.param("seize", id="in a call that lets no other thread run"),
+        pytest.param("freeze", id="a process that stands still", marks=pytest.mark.slow),
+    ],
+)
+def test_a_hanging_case_is_ended_and_quarantined(
+    fault: str, drilled_cluster: Drill, write_manifest: Write, tmp_path: Path
+) -> None:
+    drilled_cluster({"case-1": {"*": fault}})
+    manifest = write_manifest([named_case(name) for name in NAMES[:3]])
+    summary = run_generate_dataset(options(manifest, tmp_path / "out", unit_size=1, case_timeout=20.0))
     assert (summary.accepted, summary.quarantined) == (2, 1)
-    assert "no result after" in summary.problems[0]["reason"]
+    assert "no result" in summary.problems[0]["reason"]
 
 
 def test_failed_cases_are_tried_again_by_the_next_run(drilled_cluster: Drill, write_manifest: Write, tmp_path: Path) -> None:
     drilled_cluster({"case-0": {"*": "raise"}})
-    manifest = write_manifest([small_case(name) for name in NAMES[:2]])
+    manifest = write_manifest([named_case(name) for name in NAMES[:2]])
     assert run_generate_dataset(options(manifest, tmp_path / "out")).failed == 1
     drilled_cluster({})
     summary = run_generate_dataset(options(manifest, tmp_path / "out"))
@@ -83,7 +98,7 @@ def test_a_full_disk_stops_the_run_with_advice_and_the_next_run_finishes_it(
     drilled_cluster: Drill, write_manifest: Write, tmp_path: Path
 ) -> None:
     drilled_cluster({"case-1": {"*": "disk_full@commit", "once": True}})
-    manifest = write_manifest([small_case(name) for name in NAMES])
+    manifest = write_manifest([named_case(name) for name in NAMES])
     summary = run_generate_dataset(options(manifest, tmp_path / "out", workers=1, unit_size=1))
     assert summary.halt
     assert "free space" in summary.halt

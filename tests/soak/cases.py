@@ -10,9 +10,14 @@ from ctmr_core.cases.manifest import Manifest
 
 def quick_case(number: int, seconds: float = 0.0) -> Case:
     """A body of boxes at 48^3, made in milliseconds and then ``seconds`` of sleep."""
+    return named_case(f"case-{number:03d}", number, seconds)
+
+
+def named_case(name: str, number: int = 5, seconds: float = 0.0) -> Case:
+    """A quick case of a given name."""
     return Case.model_validate(
         {
-            "case_id": f"case-{number:03d}",
+            "case_id": name,
             "body": "generated:blocks",
             "body_seed": number,
             "sequences": ("ct",),
