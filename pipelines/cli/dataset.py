@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -13,7 +14,8 @@ from rich.text import Text
 
 from pipelines.cli.console import EXIT_FAILED, console, error_console, print_json, report_errors
 
-DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset folder.")]
+DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset: a folder or s3://bucket/prefix.")]
+REPORT = "report.html"
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -24,7 +26,7 @@ def status(dataset: DatasetArgument, as_json: JsonOption = False) -> None:
     Example: `ctmr status runs/demo --json`
     """
     from ctmr_core.store import Dataset
-    from ctmr_core.store.progress import status as count
+    from ctmr_core.store.resume import status as count
 
     counts = count(Dataset.open(dataset))
     if as_json:
@@ -79,7 +81,12 @@ def report(
     from ctmr_core.store import Dataset
 
     opened = Dataset.open(dataset)
-    path = write_report(opened, out or Path(dataset) / "report.html", sample=sample)
-    console.print(str(path), soft_wrap=True, highlight=False)
+    place = out or opened.storage.local_path(REPORT)
+    if place is not None:
+        console.print(str(write_report(opened, place, sample=sample)), soft_wrap=True, highlight=False)
+    else:
+        with TemporaryDirectory() as folder:
+            opened.storage.write(REPORT, write_report(opened, Path(folder) / REPORT, sample=sample).read_bytes())
+        console.print(f"{opened.uri}/{REPORT}", soft_wrap=True, highlight=False)
     if montage:
         console.print(str(write_montage(opened, sample_of(opened, sample), montage)), soft_wrap=True, highlight=False)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @report_errors
 def generate(
     manifest: Annotated[Path, typer.Argument(help="The manifest: .parquet, .csv or .jsonl.", exists=True, dir_okay=False)],
-    out: Annotated[str, typer.Option("--out", "-o", help="The dataset folder; an existing one is resumed.")],
+    out: Annotated[str, typer.Option("--out", "-o", help="The dataset: a folder or s3://bucket/prefix; an existing one is resumed.")],
     library: Annotated[
         Path, typer.Option("--library", envvar="CTMR_TEMPLATES", help="The template library, for cases with a template.")
     ] = Path("templates"),

@@ -10,6 +10,7 @@ import typer
 from pipelines.cli.console import console
 from pipelines.cli.dataset import report, status, verify
 from pipelines.cli.demo import demo
+from pipelines.cli.gc import gc
 from pipelines.cli.generate import generate
 from pipelines.cli.models import models_app
 from pipelines.cli.planning import plan, validate
@@ -43,7 +44,7 @@ def _options(
     del show_version
 
 
-for command in (demo, plan, validate, generate, status, verify, report, replay):
+for command in (demo, plan, validate, generate, status, verify, report, replay, gc):
     app.command()(command)
 app.add_typer(templates_app, name="templates")
 app.add_typer(models_app, name="models")

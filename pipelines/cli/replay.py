@@ -14,7 +14,7 @@ from pipelines.cli.console import EXIT_FAILED, console, print_json, report_error
 
 @report_errors
 def replay(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="The dataset folder.")],
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="The dataset: a folder or s3://bucket/prefix.")],
     case: Annotated[str, typer.Argument(metavar="CASE", help="A case id of its manifest; failed and quarantined ones too.")],
     attempt: Annotated[int | None, typer.Option(min=0, help="Attempt, from 0; default the committed one.")] = None,
     library: Annotated[
