@@ -26,7 +26,7 @@ def status(dataset: DatasetArgument, as_json: JsonOption = False) -> None:
     Example: `ctmr status runs/demo --json`
     """
     from ctmr_core.store import Dataset
-    from ctmr_core.store.resume import status as count
+    from ctmr_core.store.progress import status as count
 
     counts = count(Dataset.open(dataset))
     if as_json:
