@@ -147,6 +147,8 @@ def sample(
     ] = None,
     mask: Annotated[Path | None, typer.Option(help="Label map (maisi ids) to render; without it, an anatomy is drawn.")] = None,
     region: Annotated[Region | None, typer.Option(help="Without --mask: the region ddpm-ct should show.")] = None,
+    start: Annotated[Path | None, typer.Option("--from", help="NIfTI image to start from, in place of noise alone.")] = None,
+    strength: Annotated[float, typer.Option(min=0, max=1, help="With --from: 0 gives the image back, 1 is noise alone.")] = 0.5,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same image.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Sampling steps; default 30, or 1000 of ddpm-ct.")] = None,
     guidance: Annotated[float | None, typer.Option(min=0, help="Classifier-free guidance; default as released.")] = None,
@@ -163,7 +165,8 @@ def sample(
 ) -> None:
     """Sample one volume: NIfTI image, a JSON record beside it and, with --mask, the label map on the image's grid.
 
-    A mask on a grid that the weights don't know is moved to the nearest one, unless --size and --spacing are given.
+    A mask on a grid that the weights don't know is moved to the nearest one, unless --size and --spacing are given. An image
+    to start from is resampled to that grid, too (linearly, about its middle).
 
     Example: `ctmr models sample rflow-ct --mask labels.nii.gz --out ct.nii.gz --seed 7 --device cuda`
     """
@@ -176,6 +179,8 @@ def sample(
         sequence=sequence,
         mask=mask,
         region=region,
+        start=start,
+        strength=strength,
         seed=seed,
         device=device,
         models=root,

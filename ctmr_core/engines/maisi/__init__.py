@@ -11,12 +11,14 @@ from typing import Any
 
 _HOMES = {
     "MaisiModels": "models",
+    "Start": "starting_image",
+    "sample_contrasts": "contrasts",
     "sample_image": "sampling",
     "sample_image_from_mask": "sampling",
     "sample_mask": "mask_sampling",
     "sample_pair": "paired",
 }
-__all__ = ["MaisiModels", "sample_image", "sample_image_from_mask", "sample_mask", "sample_pair"]
+__all__ = ["MaisiModels", "Start", "sample_contrasts", "sample_image", "sample_image_from_mask", "sample_mask", "sample_pair"]
 
 
 def __getattr__(name: str) -> Any:

@@ -43,12 +43,12 @@ def decode(
     roi = check_window(window, overlap)
     size = tuple(int(n) for n in latent.shape[2:])
     if np.prod(size) <= np.prod(roi):
-        _set_splits(autoencoder, splits, size[1])
+        set_splits(autoencoder, splits, size[1])
         with autocast:
             whole: torch.Tensor = autoencoder.decode_stage_2_outputs(latent)  # type: ignore[operator]
         return whole.cpu() if stitch_on_cpu else whole
     roi = (min(roi[0], size[0]), min(roi[1], size[1]), min(roi[2], size[2]))
-    _set_splits(autoencoder, splits, roi[1])
+    set_splits(autoencoder, splits, roi[1])
     with autocast:
         stitched = sliding_window_inference(
             latent,
@@ -74,7 +74,7 @@ THINNEST_SLAB = 4
 """Latent voxels; MONAI's slabs overlap by 3 to 4, and thinner ones come out empty."""
 
 
-def _set_splits(autoencoder: torch.nn.Module, splits: int, length: int) -> None:
+def set_splits(autoencoder: torch.nn.Module, splits: int, length: int) -> None:
     """Set the slabs of every convolution to the largest number up to ``splits`` that divides ``length`` latent voxels.
 
     MONAI's split convolution loses the remainder rows otherwise.

@@ -62,7 +62,7 @@ class Digests:
         """The record of the file as it is now, hashed where that is needed (fresh: in any case)."""
         if fresh:
             return self.record(path, hash_file(self.root / path))
-        return self.current(path) or self.record(path, _hash_once(self.root / path))
+        return self.current(path) or self.record(path, hash_once(self.root / path))
 
     def record(self, path: str, sha256: str, *, pulled: bool = False, revision: str = "") -> FileDigest:
         """Remember the digest of a file, on disk where that is possible. pulled: it was fetched just now."""
@@ -91,7 +91,8 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _hash_once(path: Path) -> str:
+def hash_once(path: Path) -> str:
+    """SHA-256 hex of a file's content, computed once per process while its size and time stay the same."""
     status = path.stat()
     return _hash_version(path.resolve(), status.st_size, status.st_mtime_ns)
 

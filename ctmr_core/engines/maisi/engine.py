@@ -28,7 +28,8 @@ from ctmr_core.engines.maisi.models import MaisiModels
 from ctmr_core.engines.maisi.noise import Seed
 from ctmr_core.engines.maisi.parameters import MaisiParameters, read_parameters
 from ctmr_core.engines.maisi.released import released_files
-from ctmr_core.engines.maisi.requests import refuse_request
+from ctmr_core.engines.maisi.requests import refuse_other_file, refuse_request
+from ctmr_core.engines.maisi.starting_image import Start, read_start
 from ctmr_core.engines.maisi.variants import variant
 from ctmr_core.engines.maisi.volume import VolumeRequest, device_named, one_thread, sample_volume
 from ctmr_core.errors import EngineError
@@ -106,6 +107,8 @@ class MaisiEngine:
                 # Planning may be done on a machine without the device that will render: what the networks take is enough.
                 self._shapes[source] = MaisiModels.load(self.name, root=source.root, network_config=source.network_config)
             refuse_request(case, self.name, self.sequences, self._shapes[source], parameters)
+            if parameters.start is not None:
+                refuse_other_file(Path(parameters.start.image).expanduser(), parameters.start.sha256)
             self._refuse_weights(source, parameters)
         except EngineError as error:
             raise error.located(f"case {case.case_id}") from error
@@ -123,8 +126,13 @@ class MaisiEngine:
             images[sequence], images.parameters[sequence] = self.sample(case, labels, sequence, seed)
         return images
 
-    def sample(self, case: Case, label_map: LabelMap | None, sequence: str, seed: Seed) -> tuple[np.ndarray, dict[str, Any]]:
-        """One image of a case from noise of ``seed``, and the record of how it was made. label_map None: draw an anatomy."""
+    def sample(
+        self, case: Case, label_map: LabelMap | None, sequence: str, seed: Seed, start: Start | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """One image of a case from noise of ``seed``, and the record of how it was made. label_map None: draw an anatomy.
+
+        start: an image to start from; None: the one the case names, if any.
+        """
         parameters = read_parameters(case.engine_parameters)
         source = self._source(parameters)
         models = self._models(source)
@@ -138,11 +146,21 @@ class MaisiEngine:
                 allowed="bodies with the maisi vocabulary",
             )
         voxels = label_map.voxels if label_map is not None else None
-        request = VolumeRequest(case.size, case.spacing, sequence, voxels, case.unlabelled_region)
+        start = self._start(case, sequence, parameters) if start is None else start
+        request = VolumeRequest(case.size, case.spacing, sequence, voxels, case.unlabelled_region, start)
         with one_thread(self.device):
             image, record = sample_volume(models, request, parameters, seed)
         record["weights"] = self._digest(source)
         return image, record
+
+    def _start(self, case: Case, sequence: str, parameters: MaisiParameters) -> Start | None:
+        """The image the case starts from; ``EngineError`` when the file is not the one that is meant."""
+        if parameters.start is None:
+            return None
+        path = Path(parameters.start.image).expanduser()
+        refuse_other_file(path, parameters.start.sha256)
+        modality = MODALITY_CODES[sequence]
+        return Start(read_start(path, case.size, case.spacing, modality), parameters.start.strength)
 
     def close(self) -> None:
         """Release the networks and their memory."""

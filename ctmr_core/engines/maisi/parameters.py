@@ -33,6 +33,19 @@ class DecodeParameters(BaseModel):
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.4
 
 
+class StartParameters(BaseModel):
+    """An image to start from: its NIfTI file, the beginning of the file's SHA-256 (paths can't say which), and the strength.
+
+    strength: share of the steps that are done, 0 (the image as the autoencoder gives it back) to 1 (noise alone).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    image: str
+    sha256: HexDigits
+    strength: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
 class MaisiParameters(BaseModel):
     """Settings of the MAISI engines.
 
@@ -43,6 +56,7 @@ class MaisiParameters(BaseModel):
     decode: window and overlap; None chooses by the memory that is free, so that machines of different memory can make
     slightly different images: set it where the same bytes are wanted everywhere.
     regions: (top, bottom) for ddpm-ct; None reads them off the label map.
+    start: an image to start from in place of noise alone.
     limits: ``off`` lifts the limits of size, spacing and modality, for networks of your own.
     models, network_config: folder of weights and configuration of the networks, for weights of your own; ``weights`` (the
     beginning of their digest, 8 or more hex digits) must then say which ones are meant, because paths can't.
@@ -61,6 +75,7 @@ class MaisiParameters(BaseModel):
     precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     decode: DecodeParameters | None = None
     regions: tuple[Region, Region] | None = None
+    start: StartParameters | None = None
     limits: bool = True
     models: str | None = None
     network_config: str | None = None
@@ -98,6 +113,9 @@ class MaisiParameters(BaseModel):
         return self.mode == "compat"
 
 
+_NESTED: dict[str, type[BaseModel]] = {"decode": DecodeParameters, "start": StartParameters}
+
+
 def read_parameters(settings: dict[str, Any]) -> MaisiParameters:
     """``settings`` validated; ``EngineError`` that names the field, what was found and what is allowed."""
     try:
@@ -105,7 +123,8 @@ def read_parameters(settings: dict[str, Any]) -> MaisiParameters:
     except ValidationError as error:
         first = error.errors()[0]
         unknown = first["type"] == "extra_forbidden"
-        fields = DecodeParameters.model_fields if len(first["loc"]) > 1 else MaisiParameters.model_fields
+        place = str(first["loc"][0]) if len(first["loc"]) > 1 else ""
+        fields = set(_NESTED.get(place, MaisiParameters).model_fields)
         message = first["msg"].removeprefix("Value error, ")
         raise EngineError(
             f"{message[0].lower()}{message[1:]}",

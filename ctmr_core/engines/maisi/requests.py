@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from ctmr_core.anatomy.sequences import MODALITY_CODES
 from ctmr_core.cases.case import Case
+from ctmr_core.engines.maisi.digests import hash_once
 from ctmr_core.engines.maisi.models import MaisiModels
 from ctmr_core.engines.maisi.parameters import MaisiParameters
 from ctmr_core.engines.maisi.variants import CONTROLNET, FieldOfView, check_limits, variant
@@ -86,3 +88,17 @@ def _refuse_sequences(case: Case, name: str, sequences: Iterable[str]) -> None:
     for sequence in case.sequences:
         if sequence not in allowed:
             raise EngineError(f"{name} can't make this sequence", where="field sequences", found=sequence, allowed=allowed)
+
+
+def refuse_other_file(path: Path, sha256: str) -> None:
+    """``EngineError`` when the image to start from is not there, or not the file whose digest begins with ``sha256``."""
+    if not path.is_file():
+        raise EngineError("the image to start from is not there", where="engine_parameters.start.image", found=str(path))
+    digest = hash_once(path)
+    if not digest.startswith(sha256):
+        raise EngineError(
+            "the image to start from is not the file that is meant",
+            where="engine_parameters.start.sha256",
+            found=sha256,
+            allowed=f"{digest[:16]} for {path}",
+        )

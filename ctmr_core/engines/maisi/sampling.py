@@ -26,6 +26,7 @@ from ctmr_core.engines.maisi.intensities import image_only_values, paired_values
 from ctmr_core.engines.maisi.models import MaisiModels
 from ctmr_core.engines.maisi.noise import Noise, Seed
 from ctmr_core.engines.maisi.schedulers import make_sampler
+from ctmr_core.engines.maisi.starting_image import Start, begin
 from ctmr_core.engines.maisi.tumors import remove_tumors
 from ctmr_core.errors import EngineError
 
@@ -53,6 +54,7 @@ def sample_image(
     decode_overlap: float = 0.4,
     compat: bool = True,
     decoder: Decoder | None = None,
+    start: Start | None = None,
 ) -> np.ndarray:
     """An image of nobody in particular: int16 [x, y, z], HU for modality codes up to 7, else arbitrary units from 0.
 
@@ -60,8 +62,9 @@ def sample_image(
     steps: default of the variant (30, or 1000 for DDPM). guidance: classifier-free guidance scale against the unknown
     modality, 0 for none. seed: integer or generator. top_region, bottom_region: of ddpm-ct, name or one-hot
     (default: chest to abdomen). decode_window: latent voxels. compat: reproduce the reference including its defects
-    (``behaviour.Behaviour``). decoder: decodes in place of the window given. Raises ``EngineError`` for impossible requests;
-    what the weights were made for is ``variants.check_limits``.
+    (``behaviour.Behaviour``). decoder: decodes in place of the window given. start: an image to start from in place of noise
+    alone, which the reference can't. Raises ``EngineError`` for impossible requests; what the weights were made for is
+    ``variants.check_limits``.
     """
     switches = behaviour(compat)
     voxels = check_size(size, models.size_multiple)
@@ -78,7 +81,7 @@ def sample_image(
     predict = _predictor(models, conditional, check_guidance(guidance), switches, None)
     noise = Noise(seed, models.device, switches)
     latent = _latent(models, voxels, noise, switches, from_mask=False)
-    latent = _denoised(models, predict, latent, steps, noise, switches)
+    latent = _denoised(models, predict, latent, steps, noise, switches, start, code)
     decoder = decoder or _window_decoder(models, decode_window, decode_overlap, stitch_on_cpu=False)
     decoded = decoder(latent.div_(models.scale_factor))
     return image_only_values(decoded, code, switches)
@@ -100,6 +103,7 @@ def sample_image_from_mask(
     decode_overlap: float = 0.6666,
     compat: bool = True,
     decoder: Decoder | None = None,
+    start: Start | None = None,
 ) -> np.ndarray:
     """An image of a label map (MAISI labels 0-255, [x, y, z], each axis a multiple of 32): float32 [x, y, z].
 
@@ -120,7 +124,7 @@ def sample_image_from_mask(
     predict = _predictor(models, conditional, check_guidance(guidance), switches, labels)
     noise = Noise(seed, models.device, switches)
     latent = _latent(models, labels.shape, noise, switches, from_mask=True)
-    latent = _denoised(models, predict, latent, steps, noise, switches)
+    latent = _denoised(models, predict, latent, steps, noise, switches, start, code)
     decoder = decoder or _window_decoder(models, decode_window, decode_overlap, stitch_on_cpu=True)
     decoded = decoder(latent.div_(models.scale_factor))
     return paired_values(decoded, labels, code)
@@ -172,8 +176,17 @@ def _latent(models: MaisiModels, size: tuple[int, ...], noise: Noise, switches: 
 
 
 def _denoised(
-    models: MaisiModels, predict: Predictor, latent: torch.Tensor, steps: int | None, noise: Noise, switches: Behaviour
+    models: MaisiModels,
+    predict: Predictor,
+    latent: torch.Tensor,
+    steps: int | None,
+    noise: Noise,
+    switches: Behaviour,
+    start: Start | None,
+    code: int,
 ) -> torch.Tensor:
     count = models.variant.steps if steps is None else steps
     sampler = make_sampler(models.scheduler(), count, tuple(latent.shape[2:]), switches)
+    if start is not None:
+        latent, sampler = begin(models, start, code, latent, sampler)
     return denoise(predict, sampler, latent, noise.of_steps, models.device)

@@ -104,6 +104,11 @@ class Ddpm:
             self._scheduler = _respaced(scheduler, indices)
             self._indices = list(range(steps - 1, -1, -1))
 
+    def mixture(self, index: int) -> tuple[float, float]:
+        """Factors of the clean latent and of the noise in the latent before step ``index``."""
+        kept = float(self._scheduler.alphas_cumprod[self._indices[index]])
+        return kept**0.5, (1 - kept) ** 0.5
+
     def step(self, index: int, output: torch.Tensor, latent: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Ancestral step; the noise comes from ``generator``, on whose device the step is computed."""
         place = generator.device

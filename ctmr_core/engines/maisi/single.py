@@ -18,6 +18,7 @@ from ctmr_core.cases.case import Case
 from ctmr_core.engines.maisi.engine import MaisiEngine
 from ctmr_core.engines.maisi.mask_input import nearest_ct_grid, placed_on, read_mask
 from ctmr_core.engines.maisi.sampling import DEFAULT_REGIONS
+from ctmr_core.engines.maisi.starting_image import Start, read_start
 from ctmr_core.engines.maisi.variants import variant
 from ctmr_core.engines.registry import load_engine
 from ctmr_core.errors import EngineError
@@ -31,7 +32,8 @@ Spacing = tuple[float, float, float]
 class SingleRequest:
     """What ``sample_to_files`` makes. size in voxels and spacing in mm may be left out with a mask; settings: engine parameters.
 
-    sequence: default ``ct`` or ``mri_t1``. region: of an image without a mask. models, network_config: as of the engine.
+    sequence: default ``ct`` or ``mri_t1``. region: of an image without a mask. start: image to start from in place of noise
+    alone, doing ``strength`` (0-1) of the steps. models, network_config: as of the engine.
     """
 
     variant: str
@@ -40,6 +42,8 @@ class SingleRequest:
     sequence: str | None = None
     mask: Path | None = None
     region: str | None = None
+    start: Path | None = None
+    strength: float = 0.5
     seed: int = 0
     device: str = "cpu"
     models: Path | None = None
@@ -59,9 +63,9 @@ def sample_to_files(request: SingleRequest, out: Path) -> tuple[list[Path], dict
     label_map = None
     if request.mask is not None:
         label_map, remarks = _mask(request)
-    elif request.size is None or request.spacing is None:
-        raise EngineError("without a mask, size and spacing are needed", fix="give --size X Y Z and --spacing X Y Z")
     size, spacing = (label_map.size, label_map.spacing) if label_map else (request.size, request.spacing)
+    if size is None or spacing is None:
+        raise EngineError("without a mask, size and spacing are needed", fix="give --size X Y Z and --spacing X Y Z")
     sequence = request.sequence or ("ct" if chosen.is_ct else "mri_t1")
     if sequence not in MODALITY_CODES:
         raise EngineError("unknown sequence", found=sequence, allowed=MODALITY_CODES)
@@ -74,7 +78,7 @@ def sample_to_files(request: SingleRequest, out: Path) -> tuple[list[Path], dict
         body="template:mask" if label_map else f"unlabelled:{region}",
         sequences=(sequence,),
         size=size,
-        spacing=tuple(round(mm, 6) for mm in spacing or ()),
+        spacing=tuple(round(mm, 6) for mm in spacing),
         engine=request.variant,
         engine_parameters=settings,
         seed=request.seed,
@@ -82,8 +86,11 @@ def sample_to_files(request: SingleRequest, out: Path) -> tuple[list[Path], dict
     engine = load_engine(request.variant, device=request.device, models=request.models, network_config=request.network_config)
     if not isinstance(engine, MaisiEngine):
         raise EngineError("not an engine of MAISI", found=request.variant)
+    start = None
+    if request.start is not None:
+        start = Start(read_start(request.start, case.size, case.spacing, MODALITY_CODES[sequence]), request.strength)
     try:
-        image, record = engine.sample(case, label_map, sequence, request.seed)
+        image, record = engine.sample(case, label_map, sequence, request.seed, start)
     finally:
         engine.close()
     affine = label_map.affine if label_map else Grid.centred(case.size, case.spacing).affine
@@ -94,6 +101,7 @@ def sample_to_files(request: SingleRequest, out: Path) -> tuple[list[Path], dict
         "spacing": list(case.spacing),
         "seed": request.seed,
         "mask": str(request.mask) if request.mask else None,
+        "from": str(request.start) if request.start else None,
         "licences": list(engine.licences),
         "remarks": remarks,
     }

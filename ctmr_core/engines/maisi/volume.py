@@ -16,6 +16,7 @@ from ctmr_core.engines.maisi.models import MaisiModels
 from ctmr_core.engines.maisi.noise import Seed
 from ctmr_core.engines.maisi.parameters import MaisiParameters
 from ctmr_core.engines.maisi.sampling import sample_image, sample_image_from_mask
+from ctmr_core.engines.maisi.starting_image import Start
 from ctmr_core.errors import EngineError
 
 #: What the reference decodes images of nobody in (``diff_model_infer.py``).
@@ -26,7 +27,8 @@ _REFERENCE_UNLABELLED = ((80, 80, 80), 0.4)
 class VolumeRequest:
     """What to make. labels: uint8 [x, y, z] in the maisi vocabulary, or None to draw an anatomy showing ``region``.
 
-    size: voxels. spacing: mm. sequence: a name of ``MODALITY_CODES``. region matters to ddpm-ct only.
+    size: voxels. spacing: mm. sequence: a name of ``MODALITY_CODES``. region matters to ddpm-ct only. start: an image to start
+    from in place of noise alone.
     """
 
     size: tuple[int, int, int]
@@ -34,6 +36,7 @@ class VolumeRequest:
     sequence: str
     labels: np.ndarray | None = None
     region: str | None = None
+    start: Start | None = None
 
 
 def sample_volume(
@@ -55,6 +58,7 @@ def sample_volume(
         "seed": seed,
         "compat": parameters.compat,
         "decoder": decoder,
+        "start": request.start,
     }
     regions = parameters.regions or ((request.region, request.region) if request.region else None)
     if regions and models.has_region_input:
@@ -74,6 +78,8 @@ def sample_volume(
         "device": models.device.type,
         **decoder.record(),
     }
+    if request.start is not None:
+        record["strength"] = request.start.strength
     if "top_region" in settings:
         record["regions"] = list(regions or ())
     return image, record
