@@ -111,6 +111,8 @@ class RunLock:
 
     def check(self) -> None:
         """Raise ``StoreError`` when another run has taken the dataset over in the meantime."""
+        if self._name is not None and not self._lost.is_set() and self._read(self._name) != self.holder:
+            self._lost.set()
         if self._lost.is_set():
             raise StoreError(
                 "the dataset was taken over by another run",

@@ -26,6 +26,7 @@ _DEFAULTS = {
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": str(int(STARTUP_SECONDS)),
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",  # its background threads tell a lost server in pages
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     "PREFECT_CLIENT_MAX_RETRIES": "3",  # pauses of 2, 4 and 8 s: a restart of the server is waited for, its loss is not
 }
@@ -36,7 +37,7 @@ _ALWAYS = {
     "DO_NOT_TRACK": "1",
 }
 _server_lock = threading.Lock()
-_server: _LocalServer | None = None
+_server: PrefectServer | None = None
 
 
 def prepare_prefect() -> None:
@@ -58,15 +59,15 @@ def prefect_server() -> Iterator[None]:
         yield
 
 
-def _local_server() -> _LocalServer:
+def _local_server() -> PrefectServer:
     global _server  # noqa: PLW0603 - one per process, as Prefect's own
     with _server_lock:
         if _server is None or not _server.runs:
-            _server = _LocalServer()
+            _server = PrefectServer()
         return _server
 
 
-class _LocalServer:
+class PrefectServer:
     """A child process with Prefect's server, on a free port of this machine only."""
 
     def __init__(self) -> None:
