@@ -120,7 +120,7 @@ def make_dataset(uri: Path | str, cases: list[Case], rejected: tuple[int, ...] =
     return dataset
 
 
-def generate(uri: Path, cases: list[Case], crash_point: str = "", crash_case: int = -1) -> None:
+def generate(uri: Path | str, cases: list[Case], crash_point: str = "", crash_case: int = -1) -> None:
     """A whole run: lock, sweep, resume, write, commit, seal, compact."""
     manifest = manifest_of(cases)
     dataset = Dataset.create(uri, manifest)
@@ -133,7 +133,8 @@ def generate(uri: Path, cases: list[Case], crash_point: str = "", crash_case: in
             unit = [cases[item.position] for item in todo.todo[start : start + UNIT]]
             for case in unit:
                 crash = crash_point if case is cases[crash_case] else ""
-                dataset.storage = FragileStorage(storage.root, crash)
+                if isinstance(storage, LocalStorage):
+                    dataset.storage = FragileStorage(storage.root, crash)
                 record = write_case(dataset, case)
                 die_at("before the commit", crash)
                 commit(storage, record)
@@ -180,4 +181,4 @@ def die_at(point: str, crash_point: str) -> None:
 
 if __name__ == "__main__":
     folder, count, point, number = sys.argv[1:5]
-    generate(Path(folder), [make_case(i) for i in range(int(count))], point, int(number))
+    generate(folder, [make_case(i) for i in range(int(count))], point, int(number))

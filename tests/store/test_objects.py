@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import pickle
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +24,7 @@ from ctmr_core.store import (
     Volume,
     commit,
     open_storage,
+    orphans,
     resume,
     seal,
     verify,
@@ -30,6 +36,8 @@ from ctmr_core.store.objects import ObjectStorage
 from ctmr_core.store.s3 import S3Place
 from tests.s3_servers import BUCKET, SECRET_KEY, S3Proxy, S3Server, fresh_uri
 from tests.store.store_maker import make_case, make_dataset, make_images, make_label_map, manifest_of, write_case
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def losing(method: str, count: int = 1, answer: bool | int = True) -> Callable[[str, str], bool | int]:
@@ -305,6 +313,27 @@ def test_a_heartbeat_that_brings_a_generation_back_gives_way(s3_uri: str, caplog
         first.release()
         assert [entry.name for entry in other.list("lock")] == ["lock/000002.json"]
     assert list(other.list("lock")) == []
+
+
+def test_a_run_that_is_killed_again_and_again_is_finished_byte_for_byte(
+    seaweedfs: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seaweedfs.enter(monkeypatch)
+    uri, faults = fresh_uri(), tmp_path / "faults.json"
+    command = [sys.executable, "-m", "tests.store.store_maker", uri, "4", "", "-1"]
+    kills = [("file.begin", "volumes/*", 9), ("commit.made", "*", 2)]
+    for point, name, nth in kills:
+        faults.write_text(json.dumps({f"@{point}": {"fault": "kill", "object": name, "nth": nth}}))
+        ended = subprocess.run(command, cwd=ROOT, env={**os.environ, "CTMR_FAULTS": str(faults)}, timeout=300, check=False)
+        assert ended.returncode == -signal.SIGKILL, point
+    subprocess.run(command, cwd=ROOT, timeout=300, check=True)
+    remote, cases = Dataset.open(uri), [make_case(n) for n in range(4)]
+    local = make_dataset(tmp_path / "ds", cases)
+    assert verify(remote).ok
+    assert verify(remote).digest == verify(local).digest
+    assert resume(remote, manifest_of(cases)).done == 4
+    assert orphans(remote) == []
+    assert list(remote.storage.list("lock")) == list(remote.storage.list("probe")) == []
 
 
 def test_a_storage_is_opened_late() -> None:
