@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.cli.console import EXIT_FAILED, console, print_json, report_errors
+from pipelines.cli.estimates import CalibrateOption, show_outlook
 from pipelines.cli.live import LiveRun, duration
 from pipelines.factory.logs import LogFormat
 from pipelines.flows.options import GenerateOptions, RunSummary
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 @report_errors
 def generate(
     manifest: Annotated[Path, typer.Argument(help="The manifest: .parquet, .csv or .jsonl.", exists=True, dir_okay=False)],
-    out: Annotated[str, typer.Option("--out", "-o", help="The dataset: a folder or s3://bucket/prefix; an existing one is resumed.")],
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="The dataset: a folder or s3://bucket/prefix; an existing one is resumed.")
+    ],
     library: Annotated[
         Path, typer.Option("--library", envvar="CTMR_TEMPLATES", help="The template library, for cases with a template.")
     ] = Path("templates"),
@@ -46,6 +49,11 @@ def generate(
     log_format: Annotated[
         LogFormat | None, typer.Option(envvar="CTMR_LOG_FORMAT", help="Of what this process and the actors log.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what the run would take and whether it fits; make nothing.")
+    ] = False,
+    calibrate: CalibrateOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Begin even if disk, memory or GPUs can't suffice.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Make every case of MANIFEST that DATASET does not have yet.
@@ -53,7 +61,7 @@ def generate(
     Run the same command again to finish an interrupted set: nothing committed is made twice.
     Exit code 1 when a case failed or was quarantined, or the run was stopped; rejected cases are no failure.
 
-    Example: `ctmr generate demo.parquet --out runs/demo --workers 2`
+    Example: `ctmr generate demo.parquet --out runs/demo --workers 2`, first with `--dry-run`
     """
     options = GenerateOptions(
         manifest=str(manifest),
@@ -69,7 +77,11 @@ def generate(
         case_timeout=case_timeout,
         skip_invalid=skip_invalid,
         log_format=log_format,
+        force=force,
     )
+    if dry_run:
+        show_outlook(options, calibrate, as_json=as_json)
+        return
     summary = run(options, quiet=as_json)
     if as_json:
         print_json(summary.model_dump())

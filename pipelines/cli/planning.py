@@ -9,6 +9,8 @@ import typer
 from rich.table import Table
 
 from pipelines.cli.console import EXIT_FAILED, console, error_console, print_json, report_errors
+from pipelines.cli.estimates import CalibrateOption, show_outlook
+from pipelines.flows.options import GenerateOptions
 
 if TYPE_CHECKING:
     from ctmr_core.anatomy.templates.library import TemplateLibrary
@@ -28,15 +30,36 @@ def plan(
     recipe: Annotated[Path, typer.Argument(help="Recipe in YAML.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", "-o", help="Manifest to write, ends in .parquet.", show_default=False)],
     library: LibraryOption = None,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Say what making the cases takes, and whether it fits.")] = False,
+    dataset: Annotated[
+        str, typer.Option("--dataset", help="For --estimate: the dataset to be made; its earlier runs are what is measured.")
+    ] = "dataset",
+    workers: Annotated[int | None, typer.Option(min=1, help="For --estimate: actors; default one per core.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="For --estimate: CPU threads per actor.")] = 1,
+    gpus_per_worker: Annotated[float, typer.Option(min=0, help="For --estimate: share of a GPU per actor.")] = 0.0,
+    calibrate: CalibrateOption = None,
+    force: Annotated[bool, typer.Option("--force", help="For --estimate: exit code 0 even if the cases can't fit.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Decide every case of a RECIPE and write them to a manifest.
 
-    Example:  ctmr plan manifests/demo.yaml --out demo.parquet
+    Example:  ctmr plan manifests/demo.yaml --out demo.parquet --estimate --workers 8
     """
     manifest = _plan(recipe, library)
     manifest.write(out)
-    _print_summary(manifest, f"{manifest.rows:,} cases planned: {out}", json, manifest=str(out))
+    if not (estimate and json):
+        _print_summary(manifest, f"{manifest.rows:,} cases planned: {out}", json, manifest=str(out))
+    if estimate:
+        options = GenerateOptions(
+            manifest=str(out),
+            dataset=dataset,
+            library=str(library) if library else None,
+            workers=workers,
+            threads=threads,
+            gpus_per_worker=gpus_per_worker,
+            force=force,
+        )
+        show_outlook(options, calibrate, as_json=json, more={"manifest": str(out), **manifest.summary()})
 
 
 @report_errors

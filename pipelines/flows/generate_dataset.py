@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -25,11 +24,13 @@ from pipelines.factory.tally import Observer, Progress, Tally
 from pipelines.factory.work import ActorSettings
 from pipelines.flows.environment import prefect_server, prepare_prefect
 from pipelines.flows.events import announced, emit_end, emit_run_event
+from pipelines.flows.feasible import refuse_impossible
 from pipelines.flows.interrupts import stop_on_signals
 from pipelines.flows.options import GenerateOptions, RunSummary
 from pipelines.flows.preparation import Backlog, prepare
 from pipelines.flows.records import run_record, summarize
 from pipelines.flows.tracking import Tracking, unreachable
+from pipelines.flows.waves import waves_of
 
 prepare_prefect()
 
@@ -40,7 +41,6 @@ from prefect.runtime import flow_run  # noqa: E402
 LOG = logging.getLogger(__name__)
 
 ARTIFACT_SECONDS = 10.0
-LEAST_WAVE_CASES = 256  # a wave of fewer would cost Prefect's server more than it tells
 _LOGGED = {"planned", "done_before", "accepted", "rejected", "failed", "quarantined", "attempts", "seconds", "efficiency", "halt"}
 
 #: Who watches the run in this process; a flow's parameters must be plain data, so it can't be one.
@@ -82,6 +82,7 @@ def generate_dataset(options: GenerateOptions) -> RunSummary:
     _begun.append(tracking)
     run_id = _start_log(options)
     with tracking.step("find-backlog", lambda: prepare(options)) as backlog:
+        refuse_impossible(backlog.rows_to_do(), backlog.dataset.storage, options)
         tally = Tally(backlog.planned, backlog.done)
         crew = _crew(options, backlog, run_id)
         _announce(options, backlog)
@@ -173,7 +174,7 @@ def _make(options: GenerateOptions, backlog: Backlog, crew: Crew, tally: Tally, 
         tally.start_clock()
         driver = Driver(crew, ledger, tally, observe, lambda: stopping() or backlog.lock.lost)
         try:
-            for number, (wave, after) in enumerate(_waves(backlog.to_do, options.waves)):
+            for number, (wave, after) in enumerate(waves_of(backlog.to_do, options.waves)):
                 backlog.lock.check()
                 reach("wave.begin", f"wave-{number}")
                 tracking.step("make-wave", partial(driver.run, islice(cases, wave), wave, after), f"wave-{number}")
@@ -184,13 +185,6 @@ def _make(options: GenerateOptions, backlog: Backlog, crew: Crew, tally: Tally, 
             driver.close()
             tally.stop_clock()
     return number + 1
-
-
-def _waves(cases: int, waves: int) -> Iterator[tuple[int, int]]:
-    """The cases of each wave, and those that come after it: as many waves as wanted at most, however many cases there are."""
-    size = max(LEAST_WAVE_CASES, -(-cases // waves))
-    for begun in range(0, cases, size):
-        yield min(size, cases - begun), max(0, cases - begun - size)
 
 
 class _ProgressArtifact:

@@ -19,6 +19,7 @@ class GenerateOptions(BaseModel):
     unit_size: cases per work unit; None goes by what cases cost. waves: Prefect tasks at most.
     limit: make at most this many cases in this run. case_timeout: seconds after which an attempt counts as hanging.
     log_format: of what actors and this process log; None takes CTMR_LOG_FORMAT.
+    force: begin even if the cases can't fit by what is known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +38,7 @@ class GenerateOptions(BaseModel):
     case_timeout: Annotated[float, Field(gt=0)] = 3600.0
     skip_invalid: bool = False
     log_format: LogFormat | None = None
+    force: bool = False
 
 
 class RunSummary(BaseModel):

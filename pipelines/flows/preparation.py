@@ -78,6 +78,10 @@ class Backlog:
         for run in np.split(positions, np.flatnonzero(np.diff(positions) != 1) + 1) if len(positions) else ():
             yield from self.manifest.iter_cases(int(run[0]), int(run[-1]) + 1)
 
+    def rows_to_do(self) -> pa.Table:
+        """Their rows of the manifest."""
+        return self.manifest.table.take(pa.array(self._positions))
+
     def decided(self, case: Case) -> OutcomeStatus | None:
         return self._ledger.decided(case)
 
