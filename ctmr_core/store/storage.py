@@ -14,9 +14,11 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -31,6 +33,9 @@ from ctmr_core.store.drills import halves
 SCRATCH = ".tmp"
 PROBES = "probe"  # short-lived objects that find out what an object store can do and what its clock says
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]*")
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+_OPEN_FILES = 256  # objects written before they are flushed together: far below the usual limit of 1024 open files
+_FLUSHERS = 8
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -267,17 +272,33 @@ class LocalStorage(Storage):
             raise self._failed("write", name, error) from error
 
     def write_all(self, objects: list[tuple[str, bytes]]) -> None:
+        for start in range(0, len(objects), _OPEN_FILES):
+            self._write_some(objects[start : start + _OPEN_FILES])
+
+    def _write_some(self, objects: list[tuple[str, bytes]]) -> None:
+        """Write all, then flush all at once: a file system merges flushes that wait together into one journal commit, so that
+        the 28 flushes of a small volume take the time of a few.
+        """
         folders: set[Path] = set()
-        for name, data in objects:
-            target = self._target(name)
-            try:
-                _write_synced(target, data, name)
-            except OSError as error:
-                raise self._failed("write", name, error) from error
-            folders.update((target.parent, *target.parent.parents))
-        for folder in sorted(folders, reverse=True):
-            if folder.is_relative_to(self.root):
-                _sync_folder(folder)
+        handles: list[int] = []
+        name = ""
+        try:
+            for name, data in objects:
+                target = self._target(name)
+                handles.append(os.open(target, _NEW_FILE, 0o666))
+                _write_whole(handles[-1], data, name)
+                folders.update((target.parent, *target.parent.parents))
+            inside = [folder for folder in folders if folder.is_relative_to(self.root)]
+            handles.extend(os.open(folder, os.O_RDONLY | os.O_DIRECTORY) for folder in inside)
+            flushes = [_flushers(os.getpid()).submit(os.fsync, handle) for handle in handles]
+            wait(flushes)  # all of them, so that none is left with a closed handle when one fails
+            for flush in flushes:
+                flush.result()
+        except OSError as error:
+            raise self._failed("write", name, error) from error
+        finally:
+            for handle in handles:
+                os.close(handle)
 
     def read(self, name: str) -> bytes:
         try:
@@ -429,13 +450,25 @@ def json_bytes(document: Any) -> bytes:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
-def _write_synced(path: Path, data: bytes, name: str = "") -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    with os.fdopen(handle, "wb", buffering=0) as stream:
-        for view in halves(data, name or path.name):
-            while view:
-                view = view[stream.write(view) :]
+def _write_synced(path: Path, data: bytes, name: str) -> None:
+    handle = os.open(path, _NEW_FILE, 0o666)
+    try:
+        _write_whole(handle, data, name)
         os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write_whole(handle: int, data: bytes, name: str) -> None:
+    for part in halves(data, name):
+        view = part
+        while view:
+            view = view[os.write(handle, view) :]
+
+
+@cache
+def _flushers(process: int) -> ThreadPoolExecutor:  # noqa: ARG001 - threads do not survive a fork
+    return ThreadPoolExecutor(_FLUSHERS, thread_name_prefix="fsync")
 
 
 def _sync_folder(folder: Path) -> None:
