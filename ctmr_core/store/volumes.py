@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -125,11 +126,10 @@ def _refuse_misfits(images: Mapping[str, np.ndarray], label_map: LabelMap) -> No
 
 
 class _Documents:
-    """The ``zarr.json`` documents and header arrays of one volume, made by zarr-python in memory."""
+    """The ``zarr.json`` documents and header arrays of one volume, as zarr-python writes them."""
 
     def __init__(self, images: Mapping[str, np.ndarray], label_map: LabelMap, attributes: Mapping[str, Any]) -> None:
-        self._contents: dict[str, Any] = {}
-        self._store = zarr.storage.MemoryStore(self._contents)
+        self._contents: dict[str, bytes] = {}
         self._label_map = label_map
         self._affine = np.asarray(label_map.affine, np.float64)
         own = {
@@ -150,10 +150,8 @@ class _Documents:
         self._group(sequence, {"multiscales": [ome.multiscale(sequence, "0", self._affine)], "omero": self._omero[sequence]})
         self._array(f"{sequence}/0", image, CT_FILL if is_ct(sequence) else 0, level=1, shuffle="shuffle")
         header = ome.nifti_header(image.shape, image.dtype, self._affine)
-        nifti = zarr.create_array(
-            self._store, name=f"{sequence}/nifti", shape=header.shape, dtype=header.dtype, chunks=header.shape, compressors=None
-        )
-        nifti[...] = header
+        self._contents[f"{sequence}/nifti/zarr.json"] = _header_document(len(header))
+        self._contents[f"{sequence}/nifti/c/0"] = header.tobytes()
         return f"{sequence}/0"
 
     def add_label(self) -> str:
@@ -172,36 +170,63 @@ class _Documents:
 
     def finished(self) -> dict[str, bytes]:
         """Name -> bytes of every document (without the indentation, which would be half of it) and header array."""
-        found = {name: buffer.to_bytes() for name, buffer in sorted(self._contents.items())}
-        return {name: _compact(data) if name.endswith("zarr.json") else data for name, data in found.items()}
+        return dict(sorted(self._contents.items()))
 
     def _group(self, path: str, metadata: dict[str, Any], own: dict[str, Any] | None = None) -> None:
         attributes: dict[str, Any] = {"ome": {"version": ome.OME_VERSION, **metadata}}
         if own is not None:
             attributes[ATTRIBUTES] = own
-        zarr.create_group(self._store, path=path, attributes=attributes)
+        document = {**_group_document(), "attributes": attributes}
+        self._contents[f"{path}/zarr.json" if path else "zarr.json"] = json.dumps(document, separators=(",", ":")).encode()
 
     def _array(self, path: str, voxels: np.ndarray, fill: int, *, level: int, shuffle: Literal["shuffle", "noshuffle"]) -> None:
-        shape = voxels.shape[::-1]
-        chunks = tuple(min(n, CHUNK) for n in shape)
-        shards = tuple(min(-(-n // chunk) * chunk, SHARD) for n, chunk in zip(shape, chunks, strict=True))
-        size = voxels.dtype.itemsize
-        blosc = BloscCodec(
-            cname="zstd", clevel=level, shuffle=shuffle, typesize=size, blocksize=int(np.prod(chunks)) * size
-        )  # one block per chunk: the ratio of level 5 at the speed of level 1
-        zarr.create_array(
-            self._store,
-            name=path,
-            shape=shape,
-            dtype=voxels.dtype.newbyteorder("<"),
-            chunks=chunks,
-            shards=shards,
-            filters=None,
-            serializer=BytesCodec(endian="little") if size > 1 else BytesCodec(endian=None),
-            compressors=[blosc, Crc32cCodec()],  # blosc has no checksum: without crc32c a flipped bit reads as other voxels
-            fill_value=fill,
-            dimension_names=("z", "y", "x"),
-        )
+        self._contents[f"{path}/zarr.json"] = _array_document(voxels.shape, voxels.dtype, fill, level, shuffle)
+
+
+# zarr-python takes milliseconds for every group and array; the documents of a volume differ in attributes and sizes only.
+
+
+@cache
+def _group_document() -> dict[str, Any]:
+    store: dict[str, Any] = {}
+    zarr.create_group(zarr.storage.MemoryStore(store), attributes={})
+    document: dict[str, Any] = json.loads(store["zarr.json"].to_bytes())
+    return document
+
+
+@lru_cache(maxsize=256)
+def _array_document(
+    size: tuple[int, ...], dtype: np.dtype, fill: int, level: int, shuffle: Literal["shuffle", "noshuffle"]
+) -> bytes:
+    """The document of an array of ``size`` [x, y, z], stored as [z, y, x]."""
+    shape = size[::-1]
+    chunks = tuple(min(n, CHUNK) for n in shape)
+    shards = tuple(min(-(-n // chunk) * chunk, SHARD) for n, chunk in zip(shape, chunks, strict=True))
+    blosc = BloscCodec(
+        cname="zstd", clevel=level, shuffle=shuffle, typesize=dtype.itemsize, blocksize=int(np.prod(chunks)) * dtype.itemsize
+    )  # one block per chunk: the ratio of level 5 at the speed of level 1
+    store: dict[str, Any] = {}
+    zarr.create_array(
+        zarr.storage.MemoryStore(store),
+        shape=shape,
+        dtype=dtype.newbyteorder("<"),
+        chunks=chunks,
+        shards=shards,
+        filters=None,
+        serializer=BytesCodec(endian="little") if dtype.itemsize > 1 else BytesCodec(endian=None),
+        compressors=[blosc, Crc32cCodec()],  # blosc has no checksum: without crc32c a flipped bit reads as other voxels
+        fill_value=fill,
+        dimension_names=("z", "y", "x"),
+    )
+    return _compact(store["zarr.json"].to_bytes())
+
+
+@cache
+def _header_document(length: int) -> bytes:
+    """The document of a header array: bytes as they are, in one chunk."""
+    store: dict[str, Any] = {}
+    zarr.create_array(zarr.storage.MemoryStore(store), shape=(length,), dtype="u1", chunks=(length,), compressors=None)
+    return _compact(store["zarr.json"].to_bytes())
 
 
 def _compact(document: bytes) -> bytes:
