@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -230,6 +230,22 @@ def read_failures(storage: Storage) -> list[FailureRecord]:
         if storage.stat(layout.commit_name(case_id, key16)) is None:
             found.append(parse_record(storage, layout.failure_name(case_id, key16), FailureRecord))
     return found
+
+
+def release_failures(storage: Storage, cases: Collection[str] | None = None) -> list[str]:
+    """Forget the failure records of these case ids (all by default), so that the next run tries them again; which there were.
+
+    ``StoreError`` names a case that has no failure record; nothing is released then.
+    """
+    found = sorted(_refs(storage, layout.FAILURES))
+    if cases is not None:
+        wanted = set(cases)
+        if unknown := sorted(wanted - {case_id for case_id, _ in found}):
+            raise StoreError("no such failed or quarantined case", where=storage.uri, found=unknown[0], fix="see `ctmr status`")
+        found = [ref for ref in found if ref[0] in wanted]
+    for ref in found:
+        storage.delete(layout.failure_name(*ref))
+    return sorted({case_id for case_id, _ in found})
 
 
 def _refs(storage: Storage, folder: str) -> Iterator[tuple[str, str]]:

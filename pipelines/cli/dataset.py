@@ -1,4 +1,4 @@
-"""``ctmr status | verify | report``: looking at a dataset; none of them needs Prefect or Ray."""
+"""``ctmr verify | report``: looking at a dataset; none of them needs Prefect or Ray."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from pipelines.cli.console import EXIT_FAILED, console, error_console, print_json, report_errors
@@ -17,25 +16,6 @@ from pipelines.cli.console import EXIT_FAILED, console, error_console, print_jso
 DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset: a folder or s3://bucket/prefix.")]
 REPORT = "report.html"
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-@report_errors
-def status(dataset: DatasetArgument, as_json: JsonOption = False) -> None:
-    """Count planned, accepted, rejected, failed and quarantined cases from the dataset alone.
-
-    Example: `ctmr status runs/demo --json`
-    """
-    from ctmr_core.store import Dataset
-    from ctmr_core.store.progress import status as count
-
-    counts = count(Dataset.open(dataset))
-    if as_json:
-        print_json(counts)
-        return
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name, value in counts.items():
-        table.add_row(Text(name, "dim"), str(value))
-    console.print(table)
 
 
 @report_errors

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.console import console
-from pipelines.cli.dataset import report, status, verify
+from pipelines.cli.dataset import report, verify
 from pipelines.cli.demo import demo
 from pipelines.cli.gc import gc
 from pipelines.cli.generate import generate
@@ -16,6 +16,8 @@ from pipelines.cli.models import models_app
 from pipelines.cli.planning import plan, validate
 from pipelines.cli.replay import replay
 from pipelines.cli.schedule import schedule_app
+from pipelines.cli.snapshot import snapshot_app
+from pipelines.cli.status import release, status
 from pipelines.cli.synthesize import templates_app
 
 app = typer.Typer(
@@ -44,8 +46,9 @@ def _options(
     del show_version
 
 
-for command in (demo, plan, validate, generate, status, verify, report, replay, gc):
+for command in (demo, plan, validate, generate, status, verify, report, replay, release, gc):
     app.command()(command)
+app.add_typer(snapshot_app, name="snapshot")
 app.add_typer(templates_app, name="templates")
 app.add_typer(models_app, name="models")
 app.add_typer(schedule_app, name="schedule")

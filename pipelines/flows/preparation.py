@@ -18,13 +18,13 @@ from ctmr_core.cases.manifest import Manifest, read_manifest
 from ctmr_core.engines import body_digest, engine_identity
 from ctmr_core.store import Dataset, sweep
 from ctmr_core.store.catalog import seal_missing
-from ctmr_core.store.compaction import compact
 from ctmr_core.store.lock import RunLock
-from ctmr_core.store.resume import Resume, resume, unsealed_commits
+from ctmr_core.store.resume import Resume, resume
 from pipelines.factory.ledger import CaseLedger
 from pipelines.factory.work import OutcomeStatus
 from pipelines.flows.admission import Examiner, admit
 from pipelines.flows.options import GenerateOptions
+from pipelines.flows.sealing import CatalogKeeper, recover
 
 #: Up to this many cases the volumes no commit names are looked for before each run; listing more takes minutes.
 SWEPT_ROWS = 100_000
@@ -44,12 +44,15 @@ class Backlog:
     limit: int | None
     skipped_rows: list[str]
     library: str | None
+    plan: InitVar[pa.Table]
 
-    def __post_init__(self, resume: Resume) -> None:
+    def __post_init__(self, resume: Resume, plan: pa.Table) -> None:
+        self._catalog = CatalogKeeper(self.dataset, self.lock, plan.select(["case_id", "case_key"]))
+        self._handed_out = 0
         self._ledger = CaseLedger(self.dataset.storage)
         todo = resume.todo[: self.limit]
-        self._positions = np.fromiter((entry.position for entry in todo), np.int64, len(todo))
-        self.reasons = Counter(entry.why for entry in todo)
+        self._positions = todo.positions
+        self.reasons = Counter(todo.reasons)
         #: Cases that need nothing: committed, or in quarantine until someone lets them out.
         self.done = resume.done + len(resume.quarantined)
 
@@ -57,6 +60,7 @@ class Backlog:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._catalog.close()
         self.lock.release()
 
     @property
@@ -75,8 +79,12 @@ class Backlog:
     def cases(self) -> Iterator[Case]:
         """The cases to make, in the order of the manifest, built as they are asked for."""
         positions = self._positions
+        if len(positions):
+            self._catalog.begin()
         for run in np.split(positions, np.flatnonzero(np.diff(positions) != 1) + 1) if len(positions) else ():
-            yield from self.manifest.iter_cases(int(run[0]), int(run[-1]) + 1)
+            for case in self.manifest.iter_cases(int(run[0]), int(run[-1]) + 1):
+                self._handed_out += 1
+                yield case
 
     def rows_to_do(self) -> pa.Table:
         """Their rows of the manifest."""
@@ -92,10 +100,8 @@ class Backlog:
         self._ledger.record_failure(case, case.max_attempts, reason, "", status="quarantined")
 
     def seal(self) -> None:
-        """Seal what a crash left unsealed and merge small catalog files."""
-        self.dataset.refresh()
-        seal_missing(self.dataset.storage, unsealed_commits(self.dataset))
-        compact(self.dataset.storage)
+        """Seal what this run's cases left unsealed and merge small catalog files."""
+        self._catalog.finish(self._positions[: self._handed_out])
 
 
 def prepare(options: GenerateOptions) -> Backlog:
@@ -114,8 +120,10 @@ def prepare(options: GenerateOptions) -> Backlog:
         on_error.callback(lock.release)
         plan = manifest.table.append_column("case_key", pa.array(manifest.case_keys(), pa.string()))
         dataset.adopt(plan)
-        found = resume(dataset, plan)
+        recover(dataset)
+        found = resume(dataset, plan, crashed=False)
+        seal_missing(dataset.storage, found.unsealed)
         if manifest.rows <= SWEPT_ROWS:
             sweep(dataset)  # voxels that killed attempts left behind; nobody else writes while we hold the lock
         on_error.pop_all()
-    return Backlog(manifest, dataset, lock, found, options.limit, skipped, library_path if library else None)
+    return Backlog(manifest, dataset, lock, found, options.limit, skipped, library_path if library else None, plan)
