@@ -325,7 +325,7 @@ class Driver:
         limit = self._crew.memory_per_worker or MEMORY_SHARE * slot.place.memory_bytes / max(beside, 1)
         if slot.status.rss_bytes > limit and slot.cases:
             slot.retiring = True
-        if slot.retiring and not slot.flights:
+        if slot.retiring and not slot.flights and self._has_work():
             LOG.warning("actor %d holds %.1f GB, more than %.1f: replaced", slot.index, slot.status.rss_bytes / 1e9, limit / 1e9)
             self._tally.events["replaced"] += 1
             self._end(slot, lambda slot: slot.close(timeout=10.0))

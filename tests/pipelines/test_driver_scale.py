@@ -30,17 +30,17 @@ def test_a_straggler_is_made_again_elsewhere_and_counted_once(drill: Drill, writ
 
 
 def test_actors_that_hold_too_much_memory_are_replaced_after_their_unit(write_manifest: Write, tmp_path: Path) -> None:
-    manifest = write_manifest([blocks_case(i) for i in range(6)])
+    manifest = write_manifest([blocks_case(i, seconds=0.3) for i in range(12)])
     seen: list[Progress] = []
     with ray_cluster(None, cpus=2):
-        settings = options(manifest, tmp_path / "out", workers=1, unit_size=3, memory_per_worker=0.05)
+        settings = options(manifest, tmp_path / "out", workers=1, unit_size=2, memory_per_worker=0.05)
         summary = run_generate_dataset(settings, seen.append)
-    assert (summary.accepted, summary.deaths) == (6, 0)
+    assert (summary.accepted, summary.deaths) == (12, 0)
     assert summary.replaced >= 1
     assert max(status.rss_bytes for progress in seen for status in progress.actors.values()) > 50_000_000
     (record,) = read_runs(Dataset.open(tmp_path / "out").storage)
     assert len(record.fleet) >= 2
-    assert sum(worker.cases for worker in record.fleet) == 6
+    assert sum(worker.cases for worker in record.fleet) == 12
     assert record.fleet[0].peak_bytes > 50_000_000
 
 
