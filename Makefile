@@ -11,7 +11,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help setup demo real-data test test-all lint format clean
+.PHONY: help setup demo real-data night test test-all lint format clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -30,6 +30,9 @@ demo: setup  ## Plan, generate, check and report a small dataset under runs/demo
 
 real-data: setup  ## Import real label maps from DATA and generate CT and MR over them
 	CTMR=$(abspath $(BIN))/ctmr infra/examples/real_data.sh $(DATA) $(OUT)/real
+
+night: setup  ## Three nights in a few minutes: server, worker, schedule, a restart, snapshots under runs/night
+	$(BIN)/python infra/examples/night.py $(OUT)/night
 
 test: setup lint  ## Lint, check the layers and run the tests that fit into CI
 	$(BIN)/python -m pytest -m "not slow"

@@ -17,7 +17,6 @@ from pipelines.flows.nightly_options import NightlyOptions, Pause
 prepare_prefect()
 
 from prefect.server.schemas.schedules import CronSchedule  # noqa: E402
-from prefect.utilities.asyncutils import run_coro_as_sync  # noqa: E402
 
 _NEAR = dt.timedelta(hours=3)  # clocks are changed by two hours at most
 _BATCH = 500  # Prefect looks at a thousand candidates per call
@@ -100,10 +99,13 @@ class Calendar:
         if end is not None and end < start:
             return []
         utc = dt.UTC
-        dates: list[dt.datetime] | None = run_coro_as_sync(
-            self._rule.get_dates(n=n, start=start.replace(tzinfo=utc), end=None if end is None else end.replace(tzinfo=utc))
-        )
-        return [dt.datetime.fromtimestamp(date.timestamp(), utc).replace(tzinfo=None) for date in dates or ()]
+        asked = self._rule.get_dates(n=n, start=start.replace(tzinfo=utc), end=None if end is None else end.replace(tzinfo=utc))
+        dates: list[dt.datetime] = []
+        try:
+            asked.send(None)  # it waits for nothing, so no event loop is needed, and none is in the way
+        except StopIteration as done:
+            dates = done.value
+        return [dt.datetime.fromtimestamp(date.timestamp(), utc).replace(tzinfo=None) for date in dates]
 
     def _rests(self, instant: dt.datetime) -> bool:
         return any(pause.since <= instant and (pause.until is None or instant < pause.until) for pause in self._pauses)
