@@ -8,6 +8,7 @@ only of an object with another number.
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -34,7 +35,8 @@ WRITE_ID = "ctmr-write"  # user metadata (x-amz-meta-ctmr-write): which conditio
 PART_BYTES = 16 << 20  # larger objects go up in parts of this size, so that a lost connection costs one part
 PARTS_AT_A_TIME = 4
 REQUESTS_AT_A_TIME = 8
-_PAUSES = (0.2, 0.8, 3.2)  # seconds before a conditional put without an answer is tried again; the client has its own retries
+_PAUSES = (0.2, 0.8, 3.2)  # seconds before a conditional put is tried again that the client does not repeat by itself
+_GIVEN_UP = re.compile(r"after \d+ retries")  # the client has repeated it until its own bounds
 _FINAL = (NotSupportedError, PermissionDeniedError, UnauthenticatedError)
 
 
@@ -86,7 +88,7 @@ class ObjectStorage(Storage):
             except (FileNotFoundError, *_FINAL) as error:
                 raise self._failed("write", name, error) from None
             except BaseError as error:  # no answer, or a conflict with another writer: the object may be there or not
-                if pause is None:
+                if pause is None or _GIVEN_UP.search(str(error)):
                     raise self._failed("write", name, error) from None
             time.sleep(pause or 0.0)
         reach("file.made", name)
