@@ -39,11 +39,12 @@ _NOISE = "maisi/noise"  # one stream for all sequences of a case, so that they d
 
 @dataclass(frozen=True)
 class _Source:
-    """Where the networks of a case come from: folder, configuration (None: the released one) and precision."""
+    """Where the networks of a case come from: folder, configuration (None: the released one), precision and compiler."""
 
     root: Path
     network_config: Path | None
     precision: str
+    compiler: str | None
 
 
 class MaisiEngine:
@@ -172,7 +173,7 @@ class MaisiEngine:
         root = models_root(parameters.models) if parameters.models else self.root
         config = Path(parameters.network_config) if parameters.network_config else self._config_of(root)
         wanted = parameters.precision
-        return _Source(root, config, default_precision(self.device) if wanted == "auto" else wanted)
+        return _Source(root, config, default_precision(self.device) if wanted == "auto" else wanted, parameters.compiler)
 
     def _config_of(self, root: Path) -> Path | None:
         return self._network_config or own_network_config(self.name, root)
@@ -181,8 +182,14 @@ class MaisiEngine:
         """The networks of ``source``, kept for the next case; networks of another source are released first."""
         if self._loaded is None or self._loaded[0] != source:
             self.close()
-            config, device = source.network_config, self.device
-            models = MaisiModels.load(self.name, root=source.root, network_config=config, device=device, dtype=source.precision)
+            models = MaisiModels.load(
+                self.name,
+                root=source.root,
+                network_config=source.network_config,
+                device=self.device,
+                dtype=source.precision,
+                compiler=source.compiler,
+            )
             self._loaded = (source, models)
         return self._loaded[1]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ctmr_core.engines.maisi.compiling import check_backend, compiled
 from ctmr_core.engines.maisi.network_config import NetworkConfig, read_network_config
 from ctmr_core.engines.maisi.networks import build_network, build_scheduler
 from ctmr_core.engines.maisi.variants import (
@@ -52,6 +53,7 @@ class MaisiModels:
         device: torch.device,
         dtype: torch.dtype,
         files: Mapping[str, Path],
+        compiler: str | None = None,
     ) -> None:
         self.variant = chosen
         self.root = root
@@ -59,6 +61,7 @@ class MaisiModels:
         self.device = device
         self.dtype = dtype
         self._files = dict(files)
+        self._compiler = compiler
         self._networks: dict[str, Any] = {}
         self._scales: dict[str, float] = {}
         self._digests: dict[Path, tuple[tuple[int, int], str]] = {}
@@ -73,12 +76,15 @@ class MaisiModels:
         device: str | torch.device = "cpu",
         dtype: str = "float32",
         files: Mapping[str, str | Path] | None = None,
+        compiler: str | None = None,
     ) -> MaisiModels:
         """Prepare a variant (``rflow-ct``, ``ddpm-ct``, ``rflow-mr``, ``rflow-mr-brain``); no weights are read yet.
 
         root: folder with the released files, in ``root/models`` or directly. network_config: dictionary or JSON file of
         the reference's structure (default: the reference). dtype: of CUDA autocast, ``float32`` for none; a CPU computes
-        in float32. files: network name -> path, for weights of your own. Raises ``EngineError``.
+        in float32. files: network name -> path, for weights of your own. compiler: backend of ``torch.compile`` for the
+        diffusion U-Net and the ControlNet (``inductor``, ``tensorrt`` where installed); None runs them as they are.
+        Raises ``EngineError``.
         """
         place = torch.device(device)
         if dtype not in DTYPES:
@@ -87,12 +93,13 @@ class MaisiModels:
             raise EngineError("reduced precision needs a CUDA device", found=f"{dtype} on {place}", allowed="float32")
         if place.type == "cuda" and not torch.cuda.is_available():
             raise EngineError("no CUDA device here", found=str(place), allowed="cpu")
+        check_backend(compiler)
         chosen = variant(name)
         own = {network: Path(path) for network, path in (files or {}).items()}
         unknown = sorted(set(own) - set(chosen.files))
         if unknown:
             raise EngineError(f"{name} has no such networks", found=unknown, allowed=chosen.files)
-        return cls(chosen, Path(root), read_network_config(network_config, name), place, DTYPES[dtype], own)
+        return cls(chosen, Path(root), read_network_config(network_config, name), place, DTYPES[dtype], own, compiler)
 
     @property
     def autoencoder(self) -> torch.nn.Module:
@@ -102,7 +109,10 @@ class MaisiModels:
     @property
     def diffusion_unet(self) -> torch.nn.Module:
         """Image diffusion U-Net on latents."""
-        return self._network(DIFFUSION_UNET)
+        if DIFFUSION_UNET not in self._networks:
+            self._networks[DIFFUSION_UNET] = compiled(self._loaded(DIFFUSION_UNET), self._compiler)
+        network: torch.nn.Module = self._networks[DIFFUSION_UNET]
+        return network
 
     @property
     def controlnet(self) -> ControlNetParts:
@@ -111,7 +121,7 @@ class MaisiModels:
             network = self._loaded(CONTROLNET)
             embedding: Any = network.controlnet_cond_embedding
             network.controlnet_cond_embedding = torch.nn.Identity()
-            self._networks[CONTROLNET] = ControlNetParts(embedding, network)
+            self._networks[CONTROLNET] = ControlNetParts(embedding, compiled(network, self._compiler))
         parts: ControlNetParts = self._networks[CONTROLNET]
         return parts
 
@@ -204,7 +214,7 @@ class MaisiModels:
 
     def _scale(self, network: str) -> float:
         if network not in self._scales:
-            self._network(network)
+            _ = self.diffusion_unet if network == DIFFUSION_UNET else self._network(network)
         return self._scales[network]
 
     def _network(self, network: str) -> Any:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ctmr_core.cases.case import Split
 from ctmr_core.engines.maisi.anatomy_sizes import N_SLOTS
+from ctmr_core.engines.maisi.compiling import INDUCTOR, TENSORRT
 from ctmr_core.errors import EngineError
 
 Region = Literal["head", "chest", "abdomen", "pelvis"]
@@ -57,6 +58,8 @@ class MaisiParameters(BaseModel):
     slightly different images: set it where the same bytes are wanted everywhere.
     regions: (top, bottom) for ddpm-ct; None reads them off the label map.
     start: an image to start from in place of noise alone.
+    compile: compile the networks of the sampling loop with torch's compiler, or with ``tensorrt`` where that is installed:
+    faster once compiled, last bits differ.
     limits: ``off`` lifts the limits of size, spacing and modality, for networks of your own.
     models, network_config: folder of weights and configuration of the networks, for weights of your own; ``weights`` (the
     beginning of their digest, 8 or more hex digits) must then say which ones are meant, because paths can't.
@@ -76,6 +79,7 @@ class MaisiParameters(BaseModel):
     decode: DecodeParameters | None = None
     regions: tuple[Region, Region] | None = None
     start: StartParameters | None = None
+    compile: bool | Literal["tensorrt"] = False
     limits: bool = True
     models: str | None = None
     network_config: str | None = None
@@ -107,6 +111,11 @@ class MaisiParameters(BaseModel):
         """Settings of label maps that were made although the body has no use for them."""
         useful = {MASK_BODY: _BODY_SETTINGS - _BANK_SETTINGS, BANK_BODY: _BODY_SETTINGS - _MASK_SETTINGS}.get(body, frozenset())
         return sorted(self.model_fields_set & (_BODY_SETTINGS - useful))
+
+    @property
+    def compiler(self) -> str | None:
+        """Backend of ``torch.compile``, if any."""
+        return TENSORRT if self.compile == TENSORRT else INDUCTOR if self.compile else None
 
     @property
     def compat(self) -> bool:
