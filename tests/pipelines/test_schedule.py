@@ -1,0 +1,263 @@
+"""Schedules on a real Prefect server with a port, a home and a process of its own."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.schemas.objects import StateType
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Pending, Running
+from typer.testing import CliRunner
+
+from ctmr_core.errors import CtmrError
+from ctmr_core.store import Dataset, verify
+from ctmr_core.store.snapshots import list_snapshots
+from pipelines.cli.main import app
+from pipelines.flows.nightly import nightly
+from pipelines.flows.nightly_records import NightRecord, NightRecords
+from pipelines.flows.nightly_worker import Caretaker
+from pipelines.flows.schedules import schedules_of
+from tests.pipelines.test_nightly_webhook import Receiver
+
+ROOT = Path(__file__).parents[2]
+YESTERDAY = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+RECIPE = """
+name: two-heads
+groups:
+  - {name: head, cases: 2, bodies: {parametric: head}, sequences: [mri_t1], size: [48, 56, 48], spacing: [4, 4, 4]}
+"""
+
+
+class Server:
+    """A Prefect server that can be stopped and started again."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.api = f"http://127.0.0.1:{self.port}/api"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-c", "from pipelines.cli.main import main; main()", "schedule", "server"]
+        arguments = ["--port", str(self.port), "--home", str(self._home)]
+        with (self._home.parent / "server.log").open("ab") as log:
+            self._process = subprocess.Popen([*command, *arguments], stdout=log, stderr=log, start_new_session=True)
+        deadline = time.monotonic() + 240
+        while not self._answers():
+            assert self._process.poll() is None, "the server has ended"
+            assert time.monotonic() < deadline, "the server does not answer"
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.api}/health", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("server") / "home"
+    home.mkdir()
+    server = Server(home)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "two-heads.yaml"
+    path.write_text(RECIPE, encoding="utf-8")
+    return path
+
+
+def ctmr(server: Server, *arguments: str, code: int = 0) -> Any:
+    """The JSON of ``ctmr schedule ...``, or its error text when it is to fail."""
+    result = CliRunner().invoke(app, ["schedule", *arguments, "--server", server.api, "--json"])
+    assert result.exit_code == code, result.output
+    return result.output if code else json.loads(result.stdout)
+
+
+def create(server: Server, recipe: Path, name: str, *more: str) -> Any:
+    return ctmr(server, "create", str(recipe), "--dataset", str(recipe.parent / "dataset"), "--name", name, *more)
+
+
+def test_a_schedule_is_a_deployment_that_never_overlaps(server: Server, recipe: Path) -> None:
+    made = create(server, recipe, "berlin", "--cron", "0 2 * * *", "--timezone", "Europe/Berlin", "--per-night", "2")
+    assert made["options"]["recipe"] == str(recipe)
+    with schedules_of(server.api) as schedules:
+        deployment = schedules.client.read_deployment_by_name("nightly/berlin")
+        rule = deployment.schedules[0].schedule
+        assert (rule.cron, rule.timezone) == ("0 2 * * *", "Europe/Berlin")  # type: ignore[union-attr]
+        first, second = schedules.run_now("berlin"), schedules.run_now("berlin")
+        assert schedules.client.set_flow_run_state(first.id, Pending()).state.type == StateType.PENDING  # type: ignore[union-attr]
+        assert schedules.client.set_flow_run_state(second.id, Pending()).state.type == StateType.CANCELLED  # type: ignore[union-attr]
+    assert "berlin" in [schedule["name"] for schedule in ctmr(server, "list")]
+    assert {run["state"] for run in ctmr(server, "show", "berlin")["runs"]} == {"Pending", "Cancelled"}
+    ctmr(server, "delete", "berlin")
+    assert "no such schedule" in ctmr(server, "show", "berlin", code=1)
+
+
+def test_nights_of_a_pause_are_not_due_unless_asked_for(server: Server, recipe: Path) -> None:
+    create(server, recipe, "resting")
+    paused = ctmr(server, "pause", "resting")
+    assert paused["paused"]
+    assert paused["options"]["pauses"][0]["until"] is None
+    resumed = ctmr(server, "resume", "resting")
+    assert not resumed["paused"]
+    assert resumed["options"]["pauses"][0]["until"]
+    ctmr(server, "pause", "resting")
+    assert len(ctmr(server, "resume", "resting", "--make-up")["options"]["pauses"]) == 1
+    ctmr(server, "delete", "resting")
+
+
+def test_a_name_that_is_taken_is_refused_and_replacing_keeps_the_start(server: Server, recipe: Path) -> None:
+    first = create(server, recipe, "taken", "--since", "2026-01-01")
+    assert "--replace" in ctmr(server, "create", str(recipe), "--dataset", "d", "--name", "taken", code=1)
+    second = create(server, recipe, "taken", "--cron", "30 3 * * *", "--replace")
+    assert second["options"]["start"] == first["options"]["start"] == "2026-01-01T00:00:00"
+    assert second["options"]["cron"] == "30 3 * * *"
+    ctmr(server, "delete", "taken")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--cron", "0 25 * * *", "cron"),
+        ("--timezone", "Europe/Berlim", "Berlim"),
+        ("--mode", "slice", "per-night"),
+        ("--catch-up", "some", "some"),
+        ("--webhook", "not-a-url", "not a URL"),
+    ],
+)
+def test_what_could_not_work_at_night_is_refused_now(server: Server, recipe: Path, option: str, value: str, said: str) -> None:
+    output = ctmr(server, "create", str(recipe), "--dataset", "d", "--name", "bad", option, value, code=1)
+    assert said in output
+    assert "bad" not in [schedule["name"] for schedule in ctmr(server, "list")]
+
+
+def test_no_server_is_said_with_what_to_do(server: Server) -> None:
+    result = CliRunner().invoke(app, ["schedule", "list", "--server", "http://127.0.0.1:9/api"])
+    assert result.exit_code == 1
+    assert "ctmr schedule server" in result.output
+
+
+def test_a_run_survives_the_server_and_a_dead_one_is_made_up_for_once(server: Server, recipe: Path) -> None:
+    """Running before a restart of the server: still running, still alone. Its process gone: crashed, and one run in its place."""
+    made = create(server, recipe, "restarted", "--since", YESTERDAY.isoformat(), "--cron", "0 0 * * *")
+    with schedules_of(server.api) as schedules:
+        run = schedules.run_now("restarted")
+        schedules.client.set_flow_run_state(run.id, Pending())
+        schedules.client.set_flow_run_state(run.id, Running())
+    server.stop()
+    server.start()
+    assert ctmr(server, "show", "restarted")["options"] == made["options"]
+    dataset = Dataset.create(recipe.parent / "dataset")
+    records = NightRecords(dataset.storage, "restarted")
+    records.write(NightRecord(night=YESTERDAY, state="begun", attempts=1, flow_run=str(run.id)))
+    records.claim(str(run.id))
+    said: list[str] = []
+    with schedules_of(server.api) as schedules:
+        other = schedules.run_now("restarted")
+        assert schedules.client.set_flow_run_state(other.id, Pending()).state.type == StateType.CANCELLED  # type: ignore[union-attr]
+        Caretaker(schedules, said.append).look()
+        assert not said  # this process made the claim, and lives
+        gone = subprocess.Popen([sys.executable, "-c", ""])
+        gone.wait()
+        claim = json.loads(dataset.storage.read("nights/restarted/running.json"))
+        dataset.storage.write("nights/restarted/running.json", json.dumps(claim | {"pid": gone.pid}).encode())
+        Caretaker(schedules, said.append).look()
+        Caretaker(schedules, said.append).look()
+        assert schedules.client.read_flow_run(run.id).state_name == "Crashed"
+        waiting = [found for found in schedules.runs(schedules.get("restarted")) if found.state_type == StateType.SCHEDULED]
+        assert len(waiting) == 1
+        assert [str(YESTERDAY) in line for line in said] == [False, True]
+        assert schedules.client.set_flow_run_state(waiting[0].id, Pending()).state.type == StateType.PENDING  # type: ignore[union-attr]
+    ctmr(server, "delete", "restarted")
+
+
+def test_a_webhook_is_a_secret_and_hears_of_a_failed_night(server: Server, recipe: Path) -> None:
+    receiver = Receiver()
+    options = create(
+        server,
+        recipe,
+        "loud",
+        "--since",
+        YESTERDAY.isoformat(),
+        "--cron",
+        "59 23 * * *",
+        "--webhook",
+        receiver.url,
+        "--attempts",
+        "1",
+        "--retry",
+        "0",
+    )["options"]
+    assert "s3cr3t" not in json.dumps(ctmr(server, "show", "loud"))
+    recipe.write_text("name: broken\n", encoding="utf-8")
+    with temporary_settings({PREFECT_API_URL: server.api}):
+        with pytest.raises(CtmrError, match="groups"):
+            nightly(options, night=YESTERDAY.isoformat())
+        nightly(options)  # the attempts are used up
+    receiver.close()
+    ctmr(server, "delete", "loud")
+    assert [message["event"] for message in receiver.messages][:2] == ["ctmr.night.failed", "ctmr.night.given-up"]
+    assert receiver.messages[0]["night"] == YESTERDAY.isoformat()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_night_made_twice_adds_nothing_and_the_next_one_adds_itself(server: Server, recipe: Path) -> None:
+    since = YESTERDAY - dt.timedelta(days=1)
+    options = create(server, recipe, "twice", "--since", since.isoformat(), "--workers", "1", "--keep", "1")["options"]
+    dataset = recipe.parent / "dataset"
+    with temporary_settings({PREFECT_API_URL: server.api}):
+        first = nightly(options, night=since.isoformat())
+        digest = verify(Dataset.open(dataset)).digest
+        again = nightly(options, night=since.isoformat())
+        assert verify(Dataset.open(dataset)).digest == digest
+        nightly(options, night=YESTERDAY.isoformat())
+    ctmr(server, "delete", "twice")
+    assert (first[0]["state"], first[0]["cases"], again[0]["counts"]) == ("finished", 2, first[0]["counts"])
+    opened = Dataset.open(dataset)
+    assert opened.manifest is not None
+    stamps = [f"{night:%Y%m%d}" for night in (since, YESTERDAY)]
+    assert opened.manifest["case_id"].to_pylist() == [f"head-{stamp}-000000{n}" for stamp in stamps for n in (0, 1)]
+    assert [snapshot.name for snapshot in list_snapshots(opened.storage)] == [f"night-{YESTERDAY}"]
+
+
+@pytest.mark.slow
+def test_the_show_of_three_nights_with_a_restart_of_the_server_ends_well(tmp_path: Path) -> None:
+    """A schedule that fires, a worker, the server stopped and started: every night once, nothing left running."""
+    folder = tmp_path / "night"
+    program = [sys.executable, str(ROOT / "infra" / "examples" / "night.py"), str(folder)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=1200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("accepted, snapshot night-") >= 3
+    shutil.rmtree(folder)
