@@ -31,9 +31,11 @@ import psutil
 
 from ctmr_core.cases.case import Case
 from ctmr_core.cases.manifest import Manifest
+from ctmr_core.quality.registry import check_names
 
 ROWS, BAD_ROW, ROW_SECONDS = 40, 17, 0.05
 GIVE_UP_SECONDS = 75.0
+CHECKS = ("geometry", "labels", "finite", "constant", "clipped")  # of form; boxes have no anatomy to check
 
 
 def blocks_case(number: int, **changes: object) -> Case:
@@ -45,6 +47,7 @@ def blocks_case(number: int, **changes: object) -> Case:
         "size": (16, 16, 16),
         "spacing": (4.0, 4.0, 4.0),
         "engine": "blocks",
+        "checks": {name: False for name in check_names() if name not in CHECKS},
     }
     return Case.model_validate(fields | changes)
 
@@ -241,7 +244,7 @@ def workers(cases: int, size: int) -> None:
     from ctmr_core.store.storage import open_storage
 
     planned = [
-        blocks_case(i, body="parametric:torso", engine="tissue", size=(size, size, size), spacing=(320 / size,) * 3)
+        blocks_case(i, body="parametric:torso", engine="tissue", checks={}, size=(size, size, size), spacing=(320 / size,) * 3)
         for i in range(cases)
     ]
     rows: list[list[object]] = []

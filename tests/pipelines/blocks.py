@@ -6,11 +6,15 @@ import threading
 from pathlib import Path
 
 from ctmr_core.cases.case import Case
+from ctmr_core.quality.registry import check_names
 from ctmr_core.store import Dataset, verify
 from pipelines.factory.production import Workshop
 from pipelines.factory.work import ActorSettings, WorkUnit
 from pipelines.flows.options import GenerateOptions
 from pipelines.flows.preparation import prepare
+
+#: Boxes are no patients: only the checks of form are asked.
+NO_ANATOMY = {name: False for name in check_names() if name not in ("geometry", "labels", "finite", "constant", "clipped")}
 
 
 def blocks_case(number: int, seconds: float = 0.0, **changes: object) -> Case:
@@ -23,6 +27,7 @@ def blocks_case(number: int, seconds: float = 0.0, **changes: object) -> Case:
         "spacing": (4.0, 4.0, 4.0),
         "engine": "blocks",
         "engine_parameters": {"seconds": seconds} if seconds else {},
+        "checks": NO_ANATOMY,
     }
     return Case.model_validate(fields | changes)
 

@@ -60,15 +60,12 @@ def test_a_death_accuses_only_the_cases_in_hand_and_waves_flow_into_each_other(
     assert failure.case_id == "case-100"
 
 
-@pytest.mark.parametrize("fault", ["hang", "seize"])
-def test_a_hanging_attempt_is_ended_by_name_and_its_neighbours_are_not_suspected(
-    fault: str, drill: Drill, write_manifest: Write, tmp_path: Path
-) -> None:
-    """``seize`` holds the interpreter's lock: the actor does not answer at all."""
+@pytest.mark.slow
+def test_an_actor_that_answers_nothing_is_ended_and_its_case_found(drill: Drill, write_manifest: Write, tmp_path: Path) -> None:
+    """``seize`` holds the interpreter's lock, so that not even the status is told."""
     manifest = write_manifest([blocks_case(i) for i in range(8)])
-    drill({"case-003": {"*": fault}})
+    drill({"case-003": {"*": "seize"}})
     with ray_cluster(None, cpus=2):
-        summary = run_generate_dataset(options(manifest, tmp_path / "out", workers=1, unit_size=8, case_timeout=6.0))
+        summary = run_generate_dataset(options(manifest, tmp_path / "out", workers=1, unit_size=8, case_timeout=20.0))
     assert (summary.accepted, summary.quarantined) == (7, 1)
-    assert "no result" in summary.problems[0]["reason"]
-    assert summary.deaths == (2 if fault == "hang" else 3)
+    assert "no sign of life" in summary.problems[0]["reason"]

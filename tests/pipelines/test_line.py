@@ -16,7 +16,7 @@ from pipelines.factory.activity import Activity, Turns
 from pipelines.factory.production import Workshop
 from pipelines.factory.watcher import Watcher
 from pipelines.factory.work import ActorSettings, CaseOutcome, WorkUnit
-from tests.pipelines.blocks import blocks_case
+from tests.pipelines.blocks import NO_ANATOMY, blocks_case
 
 PATIENCE = 60.0
 
@@ -66,7 +66,7 @@ def test_inside_a_unit_a_case_is_finished_while_the_next_is_rendered(dataset: st
 
 
 def test_a_rejected_last_case_gets_its_next_attempts_between_the_cases_of_the_next_unit(dataset: str) -> None:
-    bad = blocks_case(1, checks={"constant": {"ct_range": 5000.0}}, max_attempts=3)
+    bad = blocks_case(1, checks={**NO_ANATOMY, "constant": {"ct_range": 5000.0}}, max_attempts=3)
     order: list[tuple[str, int]] = []
 
     class Order(Watcher):
