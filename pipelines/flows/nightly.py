@@ -6,6 +6,7 @@ adds nothing; what a crash or a failure left is finished by the next run.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import logging
 import tempfile
@@ -91,13 +92,16 @@ def _make(settings: NightlyOptions, records: NightRecords, night: Night, run_id:
         return record
     try:
         return _see_through(settings, records, record)
-    except NightInterruptedError as error:
-        records.write(record.model_copy(update={"attempts": record.attempts - 1, "problem": error.what}))
+    except NightInterruptedError:
+        latest = records.get(record.night) or record
+        records.write(latest.model_copy(update={"attempts": record.attempts - 1, "ended": _now()}))  # it does not count
         raise
     except Exception as error:  # whatever it was, people must be told before it goes on its way
         problem = error.what if isinstance(error, CtmrError) else f"{type(error).__name__}: {error}"
-        failed = record.model_copy(update={"problem": problem, "ended": _now()})
-        records.write(_with_counts(failed, records))
+        latest = records.get(record.night) or record  # it may have been planned in between
+        failed = latest.model_copy(update={"problem": problem, "ended": _now()})
+        with contextlib.suppress(CtmrError, OSError):  # the dataset may be what failed
+            failed = records.write(_with_counts(failed, records))
         announce(settings, News.FAILED, record.night, str(error), failed)
         raise
 

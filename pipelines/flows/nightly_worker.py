@@ -35,6 +35,7 @@ from prefect.workers.process import ProcessWorker  # noqa: E402
 
 ZOMBIES = "ctmr: runs without a heartbeat have crashed"
 MISSED_HEARTBEATS = 4
+MOST_CRASHES = 5  # of late, after which a night that never begins waits for the next firing
 LOOK_SECONDS = 10.0  # between looks at the schedules
 PENDING_SECONDS = 300.0  # Prefect's own patience with a process that does not start
 END_SECONDS = 120.0  # for the cases at hand when a worker is stopped
@@ -75,7 +76,9 @@ class Caretaker:
         if not due or _failed_since(known.get(due[0].date), now - pause):
             return
         first = known.get(due[0].date)
-        key = f"{schedule.id}/{due[0]}/{first.attempts if first else 0}/{first.ended if first else None}"
+        crashed = min(sum(run.state_type == StateType.CRASHED for run in self._schedules.runs(schedule, limit=20)), MOST_CRASHES)
+        # One run per attempt, so that a night whose process dies before it begins is not begun for ever.
+        key = f"{schedule.id}/{due[0]}/{first.attempts if first else 0}/{first.ended if first else None}/{crashed}"
         run = self._schedules.run_now(schedule.name, key=key)
         if run.state_type == StateType.SCHEDULED:
             self._say(f"{schedule.name}: a run for {', '.join(str(night) for night in due)}")
