@@ -29,7 +29,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def calm(manifest: Path) -> Evidence:
     assert child.run(manifest, manifest.with_name("calm")) == 0
     found = evidence(manifest.with_name("calm"))
-    assert len(found.catalog) == CASES
+    assert len(found.catalog) == len(found.objects) == CASES
     assert not found.faults
     return found
 

@@ -22,7 +22,9 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def calm(manifest: Path) -> Evidence:
     assert child.run(manifest, manifest.with_name("calm")) == 0
-    return evidence(manifest.with_name("calm"))
+    found = evidence(manifest.with_name("calm"))
+    assert len(found.objects) == 3
+    return found
 
 
 @pytest.fixture

@@ -68,4 +68,6 @@ def test_a_run_that_wakes_up_after_it_was_taken_over_damages_nothing(point: str,
         assert dataset[row["case_id"]].labels.shape == (48, 48, 48)
     assert child.run(manifest, out) == 0
     assert child.run(manifest, tmp_path / "calm") == 0
-    assert difference(evidence(tmp_path / "calm"), evidence(out)) == []
+    calm = evidence(tmp_path / "calm")
+    assert len(calm.objects) == 3
+    assert difference(calm, evidence(out)) == []

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from ctmr_core.cases.case import Case
 from ctmr_core.cases.manifest import Manifest
+from ctmr_core.quality.registry import check_names
+
+_FORM = ("geometry", "labels", "finite", "constant", "clipped")  # boxes have no anatomy to check
 
 
 def quick_case(number: int, seconds: float = 0.0) -> Case:
@@ -24,6 +27,7 @@ def named_case(name: str, number: int = 5, seconds: float = 0.0) -> Case:
             "size": (48, 48, 48),
             "spacing": (4.0, 4.0, 4.0),
             "engine": "blocks",
+            "checks": {check: False for check in check_names() if check not in _FORM},
             "engine_parameters": {"seconds": seconds} if seconds else {},
         }
     )
