@@ -6,17 +6,23 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from ctmr_core.errors import CheckError
+from ctmr_core.quality.alignment import AlignmentCheck, SequencesCheck
 from ctmr_core.quality.base import Check
 from ctmr_core.quality.components import ComponentsCheck
+from ctmr_core.quality.continuity import ContinuityCheck
 from ctmr_core.quality.geometry import GeometryCheck
+from ctmr_core.quality.histogram import GapsCheck, HuSpreadCheck
 from ctmr_core.quality.hu_median import HuMedianCheck
 from ctmr_core.quality.intensity import ClippedCheck, ConstantCheck, FiniteCheck
 from ctmr_core.quality.labels import LabelsCheck
+from ctmr_core.quality.lesion_contrast import LesionContrastCheck
 from ctmr_core.quality.lesions import LesionsCheck
 from ctmr_core.quality.mr_contrast import MrContrastCheck
 from ctmr_core.quality.neighbours import NeighboursCheck
+from ctmr_core.quality.noise import NoiseCheck
 from ctmr_core.quality.overlap import OverlapCheck
 from ctmr_core.quality.sides import OrderCheck, SidesCheck
+from ctmr_core.quality.surroundings import SurroundingsCheck
 from ctmr_core.quality.truncation import TruncationCheck
 from ctmr_core.quality.volumes import VolumesCheck
 
@@ -34,9 +40,17 @@ _BUILT_IN: tuple[type[Check], ...] = (
     TruncationCheck,
     ConstantCheck,
     ClippedCheck,
+    GapsCheck,
     HuMedianCheck,
+    HuSpreadCheck,
     MrContrastCheck,
+    LesionContrastCheck,
+    NoiseCheck,
+    ContinuityCheck,
+    SurroundingsCheck,
     OverlapCheck,
+    AlignmentCheck,
+    SequencesCheck,
 )
 
 

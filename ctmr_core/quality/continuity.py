@@ -1,0 +1,96 @@
+"""Do neighbouring slices belong together: no seam of windowed decoding, no repeated, lost or shifted slice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+from scipy import ndimage
+
+from ctmr_core.cases.case import Case
+from ctmr_core.quality.base import Candidate, ScoredCheck
+from ctmr_core.quality.settings import Thresholds
+
+_SAMPLES = 160  # per axis across the direction looked along
+_PAIRS = 300  # voxel pairs inside structures a step must have to be judged
+_SHARE = 0.25  # of the pairs of the fullest step: thinner ones are the ends of organs and the midline
+_EVEN_GROUPS = frozenset({"organ", "muscle", "brain", "heart"})
+_UNEVEN_SEQUENCES = ("mri_swi", "mri_mra")  # fields beside air and vessels make real steps
+_AROUND = 9  # steps a step is compared with
+_AXES = ("right_left", "front_back", "head_foot")
+
+
+class ContinuityCheck(ScoredCheck):
+    """Differences from slice to slice along each axis, inside organs and muscles only: pairs of voxels with the same label.
+
+    jump: the largest shift of the mean between two slices, in units of the usual difference of neighbouring voxels there (a seam
+    shifts a whole plane, noise averages out). change: the largest mean absolute difference over what is usual around it.
+    repeat: the smallest of these ratios; 0 where a slice is the copy of its neighbour.
+    """
+
+    name = "continuity"
+    #: Noise of a plane of 300 pairs shifts its mean by 0.06 of the difference of neighbours; a seam of one noise SD by 0.7. Real
+    #: scans reach 0.2 and 1.5.
+    thresholds: ClassVar[Thresholds] = {"jump": 0.45, "change": 1.7, "repeat": 0.4}
+
+    def measure(self, candidate: Candidate) -> dict[str, float]:
+        labels, vocabulary = candidate.label_map.voxels, candidate.label_map.vocabulary
+        asked = np.zeros(max(*vocabulary.by_id, *candidate.census.labels, 0) + 1, bool)
+        asked[[label.id for label in vocabulary if label.group in _EVEN_GROUPS]] = True
+        asked[0] = candidate.case.unlabelled_region is not None
+        scores: dict[str, float] = {}
+        for sequence, image in candidate.images.items():
+            if sequence.startswith(_UNEVEN_SEQUENCES):
+                continue
+            for axis, name in enumerate(_AXES):
+                shift, size, pairs = _steps(image, labels, axis, asked)
+                judged = pairs >= max(_PAIRS, _SHARE * pairs.max(initial=0))
+                if np.count_nonzero(judged) < _AROUND:
+                    continue
+                shift, size = shift[judged], size[judged]
+                usual = np.maximum(ndimage.median_filter(size, _AROUND, mode="nearest"), 1e-6)
+                trend = ndimage.median_filter(shift, _AROUND, mode="nearest")
+                scores[f"{sequence}/jump_{name}"] = float(np.abs((shift - trend) / usual).max())
+                scores[f"{sequence}/change_{name}"] = float((size / usual).max())
+                scores[f"{sequence}/repeat_{name}"] = float((size / usual).min())
+        return scores
+
+    def decide(self, case: Case, scores: Mapping[str, float], limits: Mapping[str, float]) -> list[str]:
+        del case
+        reasons = []
+        for name, value in scores.items():
+            sequence, _, rest = name.partition("/")
+            what, _, axis = rest.partition("_")
+            along = axis.replace("_", "-")
+            if what == "jump" and value > limits["jump"]:
+                reasons.append(f"{sequence} has a seam {along}: a plane jumps by {value:.2f}; allowed: {limits['jump']:g}")
+            elif what == "change" and value > limits["change"]:
+                reasons.append(
+                    f"{sequence} is broken {along}: a slice differs {value:.1f} times as usual; allowed: {limits['change']:g}"
+                )
+            elif what == "repeat" and value < limits["repeat"]:
+                reasons.append(f"{sequence} repeats a slice {along}: it differs {value:.2f} of the usual")
+        return reasons
+
+
+def _steps(image: np.ndarray, labels: np.ndarray, axis: int, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean difference, mean absolute difference and number of pairs for every step from slice to slice."""
+    stride = [1 if a == axis else max(1, -(-n // _SAMPLES)) for a, n in enumerate(image.shape)]
+    region = tuple(slice(None, None, step) for step in stride)
+    values = np.moveaxis(image[region], axis, 0)
+    inside = np.moveaxis(labels[region], axis, 0)
+    count = values.shape[0] - 1
+    shift, size, pairs = np.zeros(count), np.zeros(count), np.zeros(count, np.int64)
+    for i in range(count):
+        # one voxel more on either side has the label too, so that no partial volume is compared
+        same = (inside[i] == inside[i + 1]) & asked[inside[i]]
+        same &= (inside[max(i - 1, 0)] == inside[i]) & (inside[min(i + 2, count)] == inside[i])
+        difference = np.subtract(values[i + 1], values[i], dtype=np.float32)[same]
+        pairs[i] = difference.size
+        if difference.size:
+            # vessels and gas inside a structure weigh no more than a tissue edge
+            limit = 3 * float(np.median(np.abs(difference))) + 1
+            np.clip(difference, -limit, limit, out=difference)
+            shift[i], size[i] = difference.mean(), np.abs(difference).mean()
+    return shift, size, pairs

@@ -1,0 +1,69 @@
+"""Is there nothing but air around the body: no table, no cushion, no bright background."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+from scipy import ndimage
+
+from ctmr_core.anatomy.sequences import is_ct
+from ctmr_core.cases.case import Case
+from ctmr_core.quality.base import Candidate, ScoredCheck
+from ctmr_core.quality.settings import Thresholds
+from ctmr_core.quality.structures import shows_anatomy
+from ctmr_core.quality.tissue_classes import thinned
+
+_NOT_AIR_HU = -500.0  # halfway between air and water
+_WITHOUT_BACKGROUND = ("mri_adc", "mri_dwi", "mri_mra")  # quotients and suppressed backgrounds
+_SMALLEST_BACKGROUND = 0.01  # share of the volume that must be background to be judged
+
+
+class SurroundingsCheck(ScoredCheck):
+    """CT: bright voxels outside the body, away from the skin, relative to the body. MR: the background's 95th percentile
+    relative to the body's median.
+
+    The rim of two thinned voxels around the body is left out: partial volume makes it bright.
+    """
+
+    name = "surroundings"
+    #: Pieces of a table make up 8-28 % of the body's voxels, scans whose table was removed less than 0.3 % (MAISI's body
+    #: envelope), one with its thin cloth 1.3 %. The
+    #: background of magnitude MR is noise, some percent of the signal; ghosts and wrap-around reach a third of it.
+    thresholds: ClassVar[Thresholds] = {"ct_stray_share": 0.02, "mr_background": 0.4}
+
+    def applies(self, case: Case) -> bool:
+        return shows_anatomy(case)
+
+    def measure(self, candidate: Candidate) -> dict[str, float]:
+        region = thinned(candidate)
+        body = candidate.label_map.voxels[region] != 0
+        if np.count_nonzero(~body) < _SMALLEST_BACKGROUND * body.size or not body.any():
+            return {}
+        away: np.ndarray | None = None
+        scores = {}
+        for sequence, image in candidate.images.items():
+            if is_ct(sequence):
+                if away is None:
+                    away = ~ndimage.binary_dilation(body, iterations=2)
+                stray = np.count_nonzero((image[region] > _NOT_AIR_HU) & away)
+                scores[f"{sequence}/stray_share"] = float(stray / np.count_nonzero(body))
+            elif not sequence.startswith(_WITHOUT_BACKGROUND):
+                table = candidate.histogram(sequence)
+                background, inside = table.of([0]), table.body
+                scores[f"{sequence}/background"] = background.percentile(95) / max(inside.median, 1.0)
+        return scores
+
+    def decide(self, case: Case, scores: Mapping[str, float], limits: Mapping[str, float]) -> list[str]:
+        del case
+        reasons = []
+        for name, value in scores.items():
+            sequence, _, what = name.partition("/")
+            if what == "stray_share" and value > limits["ct_stray_share"]:
+                allowed = f"{limits['ct_stray_share']:.1%}"
+                reasons.append(f"{sequence} shows something beside the body: {value:.1%} of its volume; allowed: {allowed}")
+            elif what == "background" and value > limits["mr_background"]:
+                allowed = f"{limits['mr_background']:.2f}"
+                reasons.append(f"{sequence}: the background has {value:.2f} of the body's signal; allowed: {allowed}")
+        return reasons

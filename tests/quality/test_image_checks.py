@@ -1,0 +1,175 @@
+"""Each check of images accepts rendered bodies and names what was done to them."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from ctmr_core.anatomy.label_map import LabelMap
+from ctmr_core.cases.case import Case, Lesion
+from ctmr_core.cases.label_maps import build_label_map
+from ctmr_core.engines import load_engine
+from ctmr_core.quality.alignment import AlignmentCheck, SequencesCheck
+from ctmr_core.quality.base import Candidate, ScoredCheck
+from ctmr_core.quality.continuity import ContinuityCheck
+from ctmr_core.quality.histogram import GapsCheck, HuSpreadCheck
+from ctmr_core.quality.lesion_contrast import LesionContrastCheck
+from ctmr_core.quality.noise import NoiseCheck
+from ctmr_core.quality.surroundings import SurroundingsCheck
+
+CHECKS: tuple[ScoredCheck, ...] = (
+    SurroundingsCheck(),
+    ContinuityCheck(),
+    NoiseCheck(),
+    GapsCheck(),
+    HuSpreadCheck(),
+    AlignmentCheck(),
+    SequencesCheck(),
+    LesionContrastCheck(),
+)
+
+
+@cache
+def rendered(kind: str) -> tuple[Case, LabelMap, dict[str, np.ndarray]]:
+    """An abdomen in CT without and with contrast, with a tumour of the liver; a head in T1 and T2."""
+    fields: dict[str, object] = {"case_id": "a", "body": f"parametric:{kind}", "body_seed": 3}
+    if kind == "torso":
+        lesion = Lesion(label="hepatic tumor", diameter=30.0)
+        fields |= {"sequences": ("ct", "ct_contrast"), "center": "abdomen", "lesions": (lesion,)}
+        fields |= {"size": (112, 88, 56), "spacing": (3.5, 3.5, 4.0)}
+    else:
+        fields |= {"sequences": ("mri_t1", "mri_t2"), "size": (80, 96, 72), "spacing": (2.4, 2.4, 2.4), "center": "head"}
+    case = Case.model_validate(fields)
+    label_map = build_label_map(case, None, 0)[0]
+    return case, label_map, load_engine("tissue").render(case, label_map, 0)
+
+
+def candidate(kind: str = "torso", change=None) -> Candidate:
+    case, label_map, images = rendered(kind)
+    if change is not None:
+        images = {name: change(image.copy()) for name, image in images.items()}
+    return Candidate(case, label_map, images)
+
+
+def reasons(check: ScoredCheck, change, kind: str = "torso") -> str:
+    return " | ".join(check.run(candidate(kind, change)).reasons)
+
+
+@pytest.mark.parametrize("kind", ["torso", "head"])
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
+def test_a_rendered_body_is_accepted(check, kind):
+    plain = candidate(kind)
+    if not check.applies(plain.case):
+        return
+    result = check.run(plain)
+    assert result.passed, result.reasons
+    assert result.scores
+
+
+def test_a_table_beside_the_body_is_named():
+    def table(image):
+        image[10:-10, 3:6, :] = 200
+        return image
+
+    assert "something beside the body" in reasons(SurroundingsCheck(), table)
+
+
+def test_a_bright_background_is_named():
+    outside = rendered("head")[1].voxels == 0
+
+    def ghost(image):
+        image[outside] += np.int16(0.6 * np.median(image[~outside]))
+        return image
+
+    assert "the background has" in reasons(SurroundingsCheck(), ghost, "head")
+
+
+def test_a_seam_a_repeated_and_a_shifted_slice_are_named():
+    def seam(image):
+        image[:, :, image.shape[2] // 2 :] += 40
+        return image
+
+    assert "has a seam head-foot" in reasons(ContinuityCheck(), seam)
+
+    def repeated(image):
+        image[:, :, 30] = image[:, :, 31]
+        return image
+
+    assert "repeats a slice head-foot" in reasons(ContinuityCheck(), repeated)
+
+    def noisy(image):
+        image[:, :, 30] += np.random.default_rng(1).normal(0, 60, image.shape[:2]).astype(np.int16)
+        return image
+
+    assert "is broken head-foot" in reasons(ContinuityCheck(), noisy)
+
+
+def test_smoothed_flat_and_drowned_images_are_named():
+    def smooth(image):
+        return np.round(ndimage.gaussian_filter(image.astype(np.float32), 2.0)).astype(np.int16)
+
+    assert "correlate by" in reasons(NoiseCheck(), smooth)
+    labels = rendered("torso")[1].voxels
+
+    def flat(image):
+        means = np.zeros(256)
+        present = np.unique(labels)
+        means[present] = ndimage.mean(image, labels, present)
+        return np.round(means[labels]).astype(np.int16)
+
+    assert "the noise in even tissue is 0 HU" in reasons(NoiseCheck(), flat)
+    assert "values of liver spread by 0.0 HU" in reasons(HuSpreadCheck(), flat)
+
+    def drowned(image):
+        return image + np.random.default_rng(2).normal(0, 400, image.shape).astype(np.int16)
+
+    assert "the noise in even tissue is" in reasons(NoiseCheck(), drowned)
+    assert "values of liver spread by" in reasons(HuSpreadCheck(), drowned)
+
+
+def test_values_stored_in_few_levels_are_named():
+    assert "has gaps in its histogram" in reasons(GapsCheck(), lambda image: image // 4 * 4)
+    assert "has gaps in its histogram" in reasons(GapsCheck(), lambda image: image * 2, "head")
+
+
+@pytest.mark.parametrize("kind", ["torso", "head"])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_shift_against_the_labels_is_measured(kind, axis):
+    result = AlignmentCheck().run(candidate(kind, lambda image: np.roll(image, 3, axis)))
+    assert not result.passed
+    along = [shift for name, shift in result.scores.items() if name.endswith("xyz"[axis])]
+    assert along == pytest.approx([3.0] * len(along), abs=0.6)
+
+
+def test_a_sequence_shifted_against_the_first_is_named():
+    case, label_map, images = rendered("head")
+    moved = {"mri_t1": images["mri_t1"], "mri_t2": np.roll(images["mri_t2"], 4, axis=1)}
+    result = SequencesCheck().run(Candidate(case, label_map, moved))
+    assert result.scores["mri_t2/shift"] == 4
+    assert "mri_t2 lies 4 voxels beside the first sequence" in " ".join(result.reasons)
+
+
+def test_a_lesion_that_does_not_show_is_named():
+    case, label_map, _ = rendered("torso")
+    tumor = label_map.voxels == label_map.vocabulary.label("hepatic tumor").id
+    liver = label_map.voxels == label_map.vocabulary.label("liver").id
+
+    def hide(image):
+        image[tumor] = np.random.default_rng(4).choice(image[liver], np.count_nonzero(tumor))
+        return image
+
+    assert case.lesions
+    assert "hepatic tumor does not show" in reasons(LesionContrastCheck(), hide)
+
+
+def test_unlabelled_bodies_are_judged_where_that_is_possible():
+    case, label_map, images = rendered("head")
+    empty = LabelMap(np.zeros_like(label_map.voxels), label_map.affine, label_map.vocabulary)
+    bare = case.model_copy(update={"body": "unlabelled:head", "center": ""})
+    found = Candidate(bare, empty, images)
+    assert ContinuityCheck().run(found).scores
+    assert GapsCheck().run(found).passed
+    assert not AlignmentCheck().applies(bare)
