@@ -99,7 +99,7 @@ def _make(settings: NightlyOptions, records: NightRecords, night: Night, run_id:
     except Exception as error:  # whatever it was, people must be told before it goes on its way
         problem = error.what if isinstance(error, CtmrError) else f"{type(error).__name__}: {error}"
         latest = records.get(record.night) or record  # it may have been planned in between
-        failed = latest.model_copy(update={"problem": problem, "ended": _now()})
+        failed = records.write(latest.model_copy(update={"problem": problem, "ended": _now()}))
         with contextlib.suppress(CtmrError, OSError):  # the dataset may be what failed
             failed = records.write(_with_counts(failed, records))
         announce(settings, News.FAILED, record.night, str(error), failed)
