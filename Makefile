@@ -11,7 +11,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help setup demo real-data night test test-all lint format clean
+.PHONY: help setup demo real-data night soak test test-all lint format clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -33,6 +33,9 @@ real-data: setup  ## Import real label maps from DATA and generate CT and MR ove
 
 night: setup  ## Three nights in a few minutes: server, worker, schedule, a restart, snapshots under runs/night
 	$(BIN)/python infra/examples/night.py $(OUT)/night
+
+soak: setup  ## Random storms on a small dataset for MINUTES=10, compared with a calm run; SEED=n repeats them
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 test: setup lint  ## Lint, check the layers and run the tests that fit into CI
 	$(BIN)/python -m pytest -m "not slow"
