@@ -15,7 +15,7 @@
     snapshots/rows/<digest>.parquet                       the catalog rows of some of them; snapshots share what is equal
     lock/<generation>.json                                who is generating
     swept/<case_id>.<attempt_id>                          tries whose voxels were removed; they can't be committed any more
-    probe/<id>                                            in object stores, for a moment: what the store can do, what its clock says
+    probe/<id>                                            in object stores, for a moment: to try the store and ask its clock
     runs/<started>-<id>.json                              what each run did and what it took
 
 ``fan-out`` is the first two hex digits of SHA-256(case_id): 256 folders, about 4,000 entries each at 10^6 cases.
