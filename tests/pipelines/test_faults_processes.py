@@ -48,7 +48,8 @@ def test_a_killed_driver_leaves_no_process_behind_and_nothing_half_done(manifest
     assert not factory.those_alive(started, within=120)
 
 
-@pytest.mark.parametrize("again", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["once", "twice"])
+@pytest.mark.slow
+@pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
 def test_sigterm_ends_the_run(again: bool, manifest: Path, calm: Evidence, tmp_path: Path) -> None:
     run = factory.start(manifest, tmp_path / "out")
     run.await_commits(2)
