@@ -14,7 +14,7 @@ import numpy as np
 
 from ctmr_core.anatomy.grid import Grid
 from ctmr_core.anatomy.label_map import LabelMap
-from ctmr_core.anatomy.vocabulary import Vocabulary, load_vocabulary
+from ctmr_core.anatomy.vocabulary import load_vocabulary
 from ctmr_core.cases.case import Case
 from ctmr_core.cases.seeds import body_rng
 from ctmr_core.engines.base import Images
@@ -81,7 +81,7 @@ class BlocksEngine:
         """``{"ct": int16 [x, y, z]}`` in HU."""
         del attempt
         time.sleep(_seconds(case))
-        table = _table(label_map.vocabulary) + np.int16(case.seed % _SEEDS)
+        table = _table() + np.int16(case.seed % _SEEDS)
         image = table[label_map.voxels]
         for corner, value in zip((_MARGIN, -1 - _MARGIN), _ENDS_HU, strict=True):
             image[corner, corner, corner] = value
@@ -92,7 +92,8 @@ class BlocksEngine:
 
 
 @cache
-def _table(vocabulary: Vocabulary) -> np.ndarray:
+def _table() -> np.ndarray:
+    vocabulary = load_vocabulary("maisi")
     table = np.full(256, AIR_HU, np.int16)
     for name, value in HU.items():
         table[vocabulary.label(name).id] = value
