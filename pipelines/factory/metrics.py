@@ -51,6 +51,7 @@ METRICS = (
     MetricSpec("ctmr_attempts", "counter", "Attempts at cases by how they ended", ("engine", "result")),
     MetricSpec("ctmr_stage_seconds", "histogram", "Seconds per stage of an attempt", ("engine", "stage"), STAGE_BOUNDARIES),
     MetricSpec("ctmr_written_bytes", "counter", "Bytes of committed volumes", ("engine",)),
+    MetricSpec("ctmr_actors_lost", "counter", "Actors that died, or were replaced because of their memory", ("cause",)),
     MetricSpec("ctmr_storage_retries", "counter", "Writes that had to be tried again"),
     MetricSpec("ctmr_actor_memory_bytes", "gauge", "Resident memory of an actor after its last stage", ("actor",)),
 )
@@ -105,14 +106,9 @@ class RunMeter:
 
     def __call__(self, progress: Progress) -> None:
         """Take the run as it is now."""
-        self._count(
-            {
-                "accepted": progress.accepted,
-                "rejected": progress.rejected,
-                "failed": progress.failed,
-                "quarantined": progress.quarantined,
-            }
-        )
+        outcomes = ("accepted", "rejected", "failed", "quarantined")
+        self._count("ctmr_cases", "outcome", {outcome: getattr(progress, outcome) for outcome in outcomes})
+        self._count("ctmr_actors_lost", "cause", {"died": progress.deaths, "replaced": progress.replaced})
         stages = Counts(status.stage for status in progress.actors.values())
         self._set("ctmr_cases_planned", progress.planned)
         self._set("ctmr_cases_waiting", max(0, progress.planned - progress.done))
@@ -120,13 +116,13 @@ class RunMeter:
             _metric("ctmr_actors").set(stages[stage], {**self._dataset, "stage": stage})
         self._set("ctmr_efficiency_ratio", self._efficiency(progress, stages))
 
-    def _count(self, outcomes: Mapping[str, int]) -> None:
+    def _count(self, metric: str, tag: str, counts: Mapping[str, int]) -> None:
         """Add what is new. A death can take back what an actor had reported, so a count may fall for a moment."""
-        for outcome, count in outcomes.items():
-            new = count - self._counted[outcome]
+        for value, count in counts.items():
+            new = count - self._counted[value]
             if new > 0:
-                _metric("ctmr_cases").inc(new, {**self._dataset, "outcome": outcome})
-                self._counted[outcome] = count
+                _metric(metric).inc(new, {**self._dataset, tag: value})
+                self._counted[value] = count
 
     def _efficiency(self, progress: Progress, stages: Mapping[str, int]) -> float:
         if self._last is not None:
