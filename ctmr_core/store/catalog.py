@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -258,11 +259,25 @@ def read_parts(
     """The named columns (all by default) of the catalog files ``names`` (the current ones by default), in their order."""
     parts = catalog_state(storage).parts if names is None else names
     try:
+        paths = [storage.local_path(name) for name in parts]
+        if columns and filter is None and parts and all(paths):
+            return pa.concat_tables([_columns_of(path, columns) for path in paths if path])
         return parts_dataset(storage, parts).to_table(columns=list(columns) if columns else None, filter=filter)
     except (pa.ArrowException, OSError):
         for name in parts:
             read_part(storage, name, columns)  # says which file is damaged
         raise
+
+
+def _columns_of(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Some columns of one file, in less than half the time the scanner of ``pyarrow.dataset`` takes for small row groups."""
+    with pq.ParquetFile(path) as file:
+        present = set(file.schema_arrow.names)
+        table = file.read(columns=[name for name in columns if name in present], use_threads=False)
+        rows = file.metadata.num_rows
+    fields = [SCHEMA.field(name) for name in columns]
+    arrays = [table[field.name] if field.name in present else pa.nulls(rows, field.type) for field in fields]
+    return pa.table(arrays, schema=pa.schema(fields))
 
 
 def seal(storage: Storage, unit_id: str, case_refs: Iterable[CaseRef]) -> str | None:

@@ -106,7 +106,8 @@ class Dataset:
             return None
         filesystem, (path,) = self.storage.arrow_files([layout.MANIFEST])
         try:
-            return pq.read_table(path, columns=columns, filesystem=filesystem)
+            with pq.ParquetFile(path, filesystem=filesystem) as file:
+                return file.read(columns=columns)
         except FileNotFoundError:
             return None
         except (pa.ArrowException, OSError) as error:
