@@ -109,7 +109,7 @@ def test_a_seam_a_repeated_and_a_shifted_slice_are_named():
 
 def test_smoothed_flat_and_drowned_images_are_named():
     def smooth(image):
-        return np.round(ndimage.gaussian_filter(image.astype(np.float32), 2.0)).astype(np.int16)
+        return np.round(ndimage.gaussian_filter(image.astype(np.float32), 2.5)).astype(np.int16)
 
     assert "correlate by" in reasons(NoiseCheck(), smooth)
     labels = rendered("torso")[1].voxels
