@@ -29,6 +29,7 @@ from ctmr_core.engines.maisi.noise import Seed
 from ctmr_core.engines.maisi.parameters import MaisiParameters, read_parameters
 from ctmr_core.engines.maisi.released import released_files
 from ctmr_core.engines.maisi.requests import refuse_other_file, refuse_request
+from ctmr_core.engines.maisi.sampling import Embedded
 from ctmr_core.engines.maisi.starting_image import Start, read_start
 from ctmr_core.engines.maisi.variants import variant
 from ctmr_core.engines.maisi.volume import VolumeRequest, device_named, one_thread, sample_volume
@@ -122,17 +123,24 @@ class MaisiEngine:
         """
         labels = None if case.unlabelled_region else label_map
         images = Images()
+        embedded: Embedded = {}
         for sequence in case.sequences:
             seed = case_rng(case.key, attempt, _NOISE)
-            images[sequence], images.parameters[sequence] = self.sample(case, labels, sequence, seed)
+            images[sequence], images.parameters[sequence] = self.sample(case, labels, sequence, seed, embedded=embedded)
         return images
 
     def sample(
-        self, case: Case, label_map: LabelMap | None, sequence: str, seed: Seed, start: Start | None = None
+        self,
+        case: Case,
+        label_map: LabelMap | None,
+        sequence: str,
+        seed: Seed,
+        start: Start | None = None,
+        embedded: Embedded | None = None,
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """One image of a case from noise of ``seed``, and the record of how it was made. label_map None: draw an anatomy.
 
-        start: an image to start from; None: the one the case names, if any.
+        start: an image to start from; None: the one the case names, if any. embedded: shared by the sequences of one label map.
         """
         parameters = read_parameters(case.engine_parameters)
         source = self._source(parameters)
@@ -148,7 +156,7 @@ class MaisiEngine:
             )
         voxels = label_map.voxels if label_map is not None else None
         start = self._start(case, sequence, parameters) if start is None else start
-        request = VolumeRequest(case.size, case.spacing, sequence, voxels, case.unlabelled_region, start)
+        request = VolumeRequest(case.size, case.spacing, sequence, voxels, case.unlabelled_region, start, embedded)
         with one_thread(self.device):
             image, record = sample_volume(models, request, parameters, seed)
         record["weights"] = self._digest(source)

@@ -33,6 +33,9 @@ from ctmr_core.errors import EngineError
 Decoder = Callable[[torch.Tensor], torch.Tensor]
 """Latent [1,4,x,y,z], divided by the latent scale -> decoded volume [1,1,X,Y,Z]."""
 
+Embedded = dict[str, torch.Tensor]
+"""Label maps of one case as the ControlNet takes them; filled while images are made."""
+
 UNKNOWN_MODALITY = 0
 """Class of the unconditional half of guidance."""
 DEFAULT_REGIONS: tuple[Region, Region] = ("chest", "abdomen")
@@ -104,12 +107,14 @@ def sample_image_from_mask(
     compat: bool = True,
     decoder: Decoder | None = None,
     start: Start | None = None,
+    embedded: Embedded | None = None,
 ) -> np.ndarray:
     """An image of a label map (MAISI labels 0-255, [x, y, z], each axis a multiple of 32): float32 [x, y, z].
 
     CT lies in -1000 to 1000 HU with -1000 wherever the mask is 0. spacing: mm. guidance: against the unknown modality and
-    the mask without tumours, 0 for none. Regions (ddpm-ct) are read off the mask unless given. The other arguments are those of
-    ``sample_image``; the decoding window's defaults are those of the reference's sampler. Raises ``EngineError``.
+    the mask without tumours, 0 for none. Regions (ddpm-ct) are read off the mask unless given. embedded: shared by images of one
+    mask, which is then embedded once. The other arguments are those of ``sample_image``; the decoding window's defaults are
+    those of the reference's sampler. Raises ``EngineError``.
     """
     switches = behaviour(compat)
     labels = _checked_mask(mask, models.size_multiple)
@@ -120,14 +125,22 @@ def sample_image_from_mask(
         top, bottom = regions_of_mask(labels, switches)
         regions = (top_region or top, bottom_region or bottom)
     conditional = image_conditioning(models, check_spacing(spacing), code, regions, switches, from_mask=True)
-    conditional = replace(conditional, mask=embed_mask(models, labels))
-    predict = _predictor(models, conditional, check_guidance(guidance), switches, labels)
+    conditional = replace(conditional, mask=_embedded(models, labels, "mask", embedded))
+    predict = _predictor(models, conditional, check_guidance(guidance), switches, labels, embedded)
     noise = Noise(seed, models.device, switches)
     latent = _latent(models, labels.shape, noise, switches, from_mask=True)
     latent = _denoised(models, predict, latent, steps, noise, switches, start, code)
     decoder = decoder or _window_decoder(models, decode_window, decode_overlap, stitch_on_cpu=True)
     decoded = decoder(latent.div_(models.scale_factor))
     return paired_values(decoded, labels, code)
+
+
+def _embedded(models: MaisiModels, mask: np.ndarray, name: str, known: Embedded | None) -> torch.Tensor:
+    if known is None:
+        return embed_mask(models, mask)
+    if name not in known:
+        known[name] = embed_mask(models, mask)
+    return known[name]
 
 
 def _window_decoder(models: MaisiModels, window: Sequence[int], overlap: float, *, stitch_on_cpu: bool) -> Decoder:
@@ -148,7 +161,12 @@ def _checked_mask(mask: np.ndarray, multiple: int) -> np.ndarray:
 
 
 def _predictor(
-    models: MaisiModels, conditional: Conditioning, guidance: float, switches: Behaviour, mask: np.ndarray | None
+    models: MaisiModels,
+    conditional: Conditioning,
+    guidance: float,
+    switches: Behaviour,
+    mask: np.ndarray | None,
+    embedded: Embedded | None = None,
 ) -> Predictor:
     """With guidance where it is asked for and changes anything."""
     if guidance == 0 or (guidance == 1 and not switches.paired_guidance):
@@ -159,7 +177,7 @@ def _predictor(
     if mask is not None:
         healthy = remove_tumors(mask, compat=switches.partial_tumour_removal)
         if not np.array_equal(healthy, mask):
-            unconditional = replace(unconditional, mask=embed_mask(models, healthy))
+            unconditional = replace(unconditional, mask=_embedded(models, healthy, "healthy", embedded))
     if unconditional is conditional and not switches.paired_guidance:
         return image_predictor(models, conditional)
     return guided_predictor(models, conditional, unconditional, guidance, paired=switches.paired_guidance)

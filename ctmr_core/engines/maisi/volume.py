@@ -15,7 +15,7 @@ from ctmr_core.engines.maisi.decoder import REFERENCE_WINDOW, Decoder
 from ctmr_core.engines.maisi.models import MaisiModels
 from ctmr_core.engines.maisi.noise import Seed
 from ctmr_core.engines.maisi.parameters import MaisiParameters
-from ctmr_core.engines.maisi.sampling import sample_image, sample_image_from_mask
+from ctmr_core.engines.maisi.sampling import Embedded, sample_image, sample_image_from_mask
 from ctmr_core.engines.maisi.starting_image import Start
 from ctmr_core.errors import EngineError
 
@@ -28,7 +28,7 @@ class VolumeRequest:
     """What to make. labels: uint8 [x, y, z] in the maisi vocabulary, or None to draw an anatomy showing ``region``.
 
     size: voxels. spacing: mm. sequence: a name of ``MODALITY_CODES``. region matters to ddpm-ct only. start: an image to start
-    from in place of noise alone.
+    from in place of noise alone. embedded: shared by the sequences of one label map, which is then embedded once.
     """
 
     size: tuple[int, int, int]
@@ -37,6 +37,7 @@ class VolumeRequest:
     labels: np.ndarray | None = None
     region: str | None = None
     start: Start | None = None
+    embedded: Embedded | None = None
 
 
 def sample_volume(
@@ -64,7 +65,7 @@ def sample_volume(
     if regions and models.has_region_input:
         settings.update(top_region=regions[0], bottom_region=regions[1])
     if request.labels is not None:
-        hu = sample_image_from_mask(models, request.labels, **settings)
+        hu = sample_image_from_mask(models, request.labels, embedded=request.embedded, **settings)
         image = np.rint(hu, out=hu).astype(np.int16)
     else:
         image = sample_image(models, size=request.size, **settings)

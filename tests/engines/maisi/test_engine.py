@@ -332,3 +332,13 @@ def test_the_engine_satisfies_the_contract(models):
         assert isinstance(engine, MaisiEngine)
         assert isinstance(engine, Engine)
         assert engine.sequences
+
+
+def test_a_label_map_is_embedded_once_for_all_sequences(models, monkeypatch):
+    from ctmr_core.engines.maisi import sampling
+
+    embed_mask, calls = sampling.embed_mask, []
+    monkeypatch.setattr(sampling, "embed_mask", lambda *given: calls.append(1) or embed_mask(*given))
+    both = render(torso(sequences=("ct", "ct_contrast")))[1]
+    assert len(calls) == 1
+    assert set(both) == {"ct", "ct_contrast"}
