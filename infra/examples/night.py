@@ -153,6 +153,7 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     stage = Stage(folder)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         shown = play(stage)
     finally:
