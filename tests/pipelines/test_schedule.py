@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from prefect.client.schemas.objects import StateType
@@ -123,6 +124,16 @@ def test_a_schedule_is_a_deployment_that_never_overlaps(server: Server, recipe: 
     assert {run["state"] for run in ctmr(server, "show", "berlin")["runs"]} == {"Pending", "Cancelled"}
     ctmr(server, "delete", "berlin")
     assert "no such schedule" in ctmr(server, "show", "berlin", code=1)
+
+
+def test_the_server_plans_the_runs_of_the_rule(server: Server, recipe: Path) -> None:
+    create(server, recipe, "planned", "--cron", "0 2 * * *", "--timezone", "Europe/Berlin")
+    deadline = time.monotonic() + 240
+    while (coming := ctmr(server, "show", "planned")["next_run"]) is None:
+        assert time.monotonic() < deadline, "the server's scheduler makes no runs"
+        time.sleep(1)
+    assert dt.datetime.fromisoformat(coming).astimezone(ZoneInfo("Europe/Berlin")).hour == 2
+    ctmr(server, "delete", "planned")
 
 
 def test_nights_of_a_pause_are_not_due_unless_asked_for(server: Server, recipe: Path) -> None:
