@@ -1,0 +1,1 @@
+"""The finished dataset judged: verdicts given again, curation, thresholds learned."""
