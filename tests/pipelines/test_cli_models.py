@@ -140,6 +140,20 @@ def test_the_seed_decides_the_image(run, mirror, tmp_path):
     assert (a != c).any()
 
 
+def test_an_image_can_start_from_another(run, mirror, tmp_path):
+    grid = ("--size", 32, 32, 32, "--spacing", 2, 2, 2)
+    sample(run, mirror, *grid, "--out", "first.nii.gz", "--seed", 1)
+    for strength in (0, 1):
+        more = ("--from", "first.nii.gz", "--strength", strength, "--out", f"from{strength}.nii.gz", "--seed", 2)
+        sample(run, mirror, *grid, *more)
+    sample(run, mirror, *grid, "--out", "second.nii.gz", "--seed", 2)
+    images = {name: np.asarray(nib.load(tmp_path / f"{name}.nii.gz").dataobj) for name in ("from0", "from1", "second")}
+    assert np.array_equal(images["from1"], images["second"])  # at strength 1 nothing is left of the first
+    assert not np.array_equal(images["from0"], images["second"])
+    record = json.loads((tmp_path / "from0.json").read_text())
+    assert (record["from"], record["strength"]) == ("first.nii.gz", 0.0)
+
+
 def test_an_image_of_a_mask_comes_with_the_mask_on_its_grid(run, mirror, tmp_path):
     """The mask is stored left-posterior-superior and odd-sized: it is turned, resampled about its middle and kept."""
     labels = np.zeros((40, 30, 20), np.uint8)
