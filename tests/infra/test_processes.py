@@ -36,6 +36,7 @@ class Factory:
     ports: dict[str, int]
     folder: Path
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    seen: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def start(self, role: str, **more: str) -> None:
         log = (self.folder / f"{role}.log").open("wb")
@@ -65,9 +66,12 @@ class Factory:
         environment = {**self.environment, "CTMR_ROLE_FILE": str(self.folder / f"{role}.role"), **more}
         return subprocess.run([ROLE, "health"], env=environment, capture_output=True, check=False, timeout=PATIENCE).returncode
 
-    def get(self, url: str) -> str:
-        with urllib.request.urlopen(url, timeout=30) as answer:
-            return str(answer.read().decode())
+    def scrape(self) -> bool:
+        """Remember the metrics served now, with their labels; never True, so that it can be waited for something else."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports['metrics']}/metrics", timeout=30) as answer:
+            text = answer.read().decode()
+        self.seen |= {sample.name: sample.labels for family in text_string_to_metric_families(text) for sample in family.samples}
+        return False
 
 
 def wait_until(true: Callable[[], bool], what: str) -> None:
@@ -133,10 +137,18 @@ def finished(factory: Factory) -> list[dict[str, object]]:
         "PREFECT_API_URL": f"http://127.0.0.1:{factory.ports['prefect']}/api",
         "AWS_SECRET_ACCESS_KEY": "never-to-be-seen",
     }
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert json.loads(ended.stdout)["accepted"] == 2
-    return [json.loads(line) for line in ended.stderr.splitlines() if line.startswith("{")]
+    out, err = factory.folder / "run.json", factory.folder / "run.log"
+    with out.open("wb") as stdout, err.open("wb") as stderr:
+        run = subprocess.Popen(command, env=environment, stdout=stdout, stderr=stderr)
+    try:
+        # What the driver tells of its run is served while it runs, as Prometheus reads it.
+        wait_until(lambda: factory.scrape() or run.poll() is not None, "the run")
+    finally:
+        run.kill()
+    assert run.wait() == 0, out.read_text() + err.read_text()
+    factory.scrape()
+    assert json.loads(out.read_text())["accepted"] == 2
+    return [json.loads(line) for line in err.read_text().splitlines() if line.startswith("{")]
 
 
 def test_a_process_without_the_token_is_not_let_in(factory: Factory) -> None:
@@ -145,16 +157,14 @@ def test_a_process_without_the_token_is_not_let_in(factory: Factory) -> None:
 
 
 def test_every_metric_is_scraped_under_the_names_the_dashboard_uses(factory: Factory, finished: list[dict[str, object]]) -> None:
-    text = factory.get(f"http://127.0.0.1:{factory.ports['metrics']}/metrics")
-    seen = {sample.name: sample for family in text_string_to_metric_families(text) for sample in family.samples}
     rare = {"ctmr_storage_retries", "ctmr_actors_lost"}  # counted only when something goes wrong
     for spec in METRICS:
         if spec.name in rare:
             continue
         for name in spec.exported_names:
-            assert name in seen, f"{name} is not served"
-            assert {"dataset", *spec.tags} <= set(seen[name].labels)
-            assert seen[name].labels["dataset"] == str(factory.folder / "dataset")
+            assert name in factory.seen, f"{name} is not served"
+            assert {"dataset", *spec.tags} <= set(factory.seen[name])
+            assert factory.seen[name]["dataset"] == str(factory.folder / "dataset")
 
 
 def test_the_run_logs_json_with_its_id(finished: list[dict[str, object]]) -> None:
