@@ -58,9 +58,14 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of all checks on one attempt."""
+    """The outcome of all checks on one attempt.
+
+    checks: ``"<name>@<version>"`` of the checks that ran, in that order. policy: digest of the policy it was given under.
+    """
 
     results: tuple[CheckResult, ...]
+    checks: tuple[str, ...] = ()
+    policy: str = ""
 
     @property
     def accepted(self) -> bool:
@@ -92,6 +97,11 @@ class Check(Protocol):
         ...
 
 
+def versioned(check: Check) -> str:
+    """``"<name>@<version>"``: what was measured, as verdicts and catalogs name it."""
+    return f"{check.name}@{getattr(check, 'version', '1')}"
+
+
 class ScoredCheck:
     """Base of checks whose reasons follow from their scores: measuring needs voxels, deciding does not.
 
@@ -103,6 +113,7 @@ class ScoredCheck:
     version: ClassVar[str] = "1"  #: raised when what is measured changes, so that stored scores are measured anew
     thresholds: ClassVar[Thresholds] = {}
     gate: ClassVar[bool] = False
+    uses_tissues: ClassVar[bool] = False  #: whether it looks at tissues, which are not stored but made again from the labels
 
     def applies(self, case: Case) -> bool:
         """Whether the check has anything to say about this case; by default it always has."""

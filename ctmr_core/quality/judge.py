@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ctmr_core.quality import settings
-from ctmr_core.quality.base import Candidate, Check, Verdict
+from ctmr_core.quality.base import Candidate, Check, Verdict, versioned
+from ctmr_core.quality.policy import Policy
 from ctmr_core.quality.registry import load_checks
 
 
@@ -16,15 +17,17 @@ def judge(candidate: Candidate, checks: Sequence[Check] | None = None) -> Verdic
     A check with a true attribute ``gate`` that fails ends the judging: what the others would say of a volume of the wrong
     shape, or of one without anatomy, helps nobody.
     """
-    results = []
+    results, ran = [], []
     for check in load_checks() if checks is None else checks:
         if not settings.is_on(candidate.case, check.name) or not check.applies(candidate.case):
             continue
         result = check.run(candidate)
         results.append(result)
+        ran.append(versioned(check))
         if getattr(check, "gate", False) and not result.passed:
             break
-    return Verdict(tuple(results))
+    digest = Policy().digest_for(candidate.case) if checks is None else ""  # some checks are no policy
+    return Verdict(tuple(results), tuple(ran), digest)
 
 
 def validate_checks(case_checks: Mapping[str, Any]) -> None:

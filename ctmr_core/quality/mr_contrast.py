@@ -38,6 +38,7 @@ class MrContrastCheck(ScoredCheck):
     """
 
     name = "mr_contrast"
+    uses_tissues = True
     #: Signal equations with the relaxation times of 1.5 and 3 T (Stanisz et al. 2005; Wansapura et al. 1999) give, relative to
     #: white matter: T1 (MPRAGE) grey 0.55-0.71, fluid 0.2; T2 (5000/100 ms) grey 1.25-1.39, fluid 3.4; proton density
     #: (3300/35 ms) grey 1.07-1.19; FLAIR grey 0.90-1.35, fluid 0.17; susceptibility (28/20 ms, 15 degrees) grey 0.85-0.92.

@@ -28,6 +28,7 @@ class OverlapCheck(ScoredCheck):
     """
 
     name = "overlap"
+    uses_tissues = True
     #: A shift of a body by a tenth of its width costs about 0.1 of Dice. Gradient echoes of long echo time rightly lose signal
     #: in fat and beside air, so susceptibility-weighted images overlap less.
     thresholds: ClassVar[Thresholds] = {"ct_dice": 0.9, "mr_dice": 0.85, "swi_dice": 0.75}

@@ -74,6 +74,8 @@ SCHEMA = pa.schema(
         # how good it is
         ("scores", pa.map_(pa.string(), pa.float64())),
         ("reasons", pa.list_(pa.string())),
+        ("judged", pa.list_(pa.string())),  # "<check>@<version>" of the checks that ran
+        ("policy_digest", pa.string()),
         # where it is
         ("volume", pa.string()),
         ("bytes", pa.int64()),
@@ -103,6 +105,7 @@ _REPEATING = [
     "timings.key_value.key",
     "licences.list.element",
     "reasons.list.element",
+    "judged.list.element",
     "affine.list.element",
 ]
 
@@ -145,6 +148,8 @@ def build_row(
         "image_parameters": json.dumps(image_parameters or {}, sort_keys=True),
         "scores": verdict.scores if verdict else {},
         "reasons": list(verdict.reasons) if verdict else [],
+        "judged": list(verdict.checks) if verdict else None,
+        "policy_digest": verdict.policy if verdict else None,
         "engine_version": engine_version,
         "weights_digest": weights_digest,
         "versions": dict(versions or {}),
