@@ -176,7 +176,7 @@ def _disk(place: str, needed: int, uncertainty: float) -> list[Shortage]:
     if needed * (1 + uncertainty) <= free:
         return []
     fix = "free space, choose another place with --out, or make fewer with --limit"
-    certain = needed * (1 - uncertainty) > free
+    certain = needed / (1 + uncertainty) > free  # a factor either way: an uncertainty can be above 100 %
     return [Shortage("free disk", f"{_gb(needed)} ± {uncertainty:.0%}", f"{_gb(free)} at {folder}", fix, certain)]
 
 
