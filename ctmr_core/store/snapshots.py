@@ -44,8 +44,8 @@ __all__ = [
 
 SNAPSHOT_SCHEMA = 1
 SHORT_DIGEST = 12
-_MEAN_PIECE = 32_768  # rows; a power of two
-_MOST_ROWS = 100_000
+_MEAN_PIECE = 16_384  # rows; a power of two
+_MOST_ROWS = 32_768  # held in memory while a piece is written: about 200 MB
 _IDENTITY = ("case_id", "case_key", "content_digest")
 _SUMMARY = ("bytes", "split", "sequences", "body", "engine", "lesions", "licences")
 
@@ -218,7 +218,7 @@ def _digest(light: pa.Table) -> str:
 
 
 def _pieces(light: pa.Table) -> Iterator[pa.Table]:
-    """Runs of rows that end after keys with 15 zero bits, or at 100,000 rows: a case more or less changes one run."""
+    """Runs of rows that end after keys with 14 zero bits, or at 32,768 rows: a case more or less changes one run."""
     if not light.num_rows:
         return
     ends = np.flatnonzero(key_numbers(light["case_key"])[:, 0] % _MEAN_PIECE == 0) + 1
