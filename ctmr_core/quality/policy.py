@@ -31,7 +31,8 @@ from ruamel.yaml.error import YAMLError
 from ctmr_core.cases.case import Case
 from ctmr_core.errors import CheckError
 from ctmr_core.quality import settings
-from ctmr_core.quality.base import CheckResult, Verdict
+from ctmr_core.quality.agreement import AgreementCheck, Segmenter
+from ctmr_core.quality.base import Check, CheckResult, Verdict, versioned
 from ctmr_core.quality.registry import load_checks
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -41,7 +42,8 @@ class Policy(BaseModel):
     """Settings of checks, as in a recipe (``false``, ``true`` or thresholds); weights (1 where none is given); tolerance.
 
     A check with weight 0 gives advice: its reasons are kept and never reject. ``tolerance``: summed weight of failed checks up
-    to which a case is accepted; a failed gate (geometry, finite, labels) always rejects.
+    to which a case is accepted; a failed gate (geometry, finite, labels) always rejects. segmenters: networks whose
+    segmentation of the images is compared with the label map, see ``quality.agreement``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +54,7 @@ class Policy(BaseModel):
     checks: dict[str, bool | dict[str, float]] = Field(default_factory=dict)
     weights: dict[str, Weight] = Field(default_factory=dict)
     tolerance: Weight = 0.0
+    segmenters: tuple[Segmenter, ...] = ()
 
     def for_case(self, case: Case) -> Case:
         """The case with this policy's settings laid over its own."""
@@ -87,22 +90,42 @@ class Policy(BaseModel):
 
 
 def _digest(policy: Policy, checks: Mapping[str, Any]) -> str:
-    document = json.dumps([policy.checks, checks, policy.weights, policy.tolerance], sort_keys=True)
-    return _digest_of(document)
+    segmenters = [segmenter.identity for segmenter in policy.segmenters]
+    document = json.dumps([policy.checks, checks, policy.weights, policy.tolerance, segmenters], sort_keys=True)
+    return _digest_of(document, load_checks())
 
 
 @cache
-def _digest_of(document: str) -> str:
-    laid, own, weights, tolerance = json.loads(document)
-    force: dict[str, Any] = {}
-    for check in load_checks():
-        given = own.get(check.name, laid.get(check.name, True))
-        defaults = dict(getattr(check, "thresholds", {}))
-        version = getattr(check, "version", "1")
-        limits = {**defaults, **(given if isinstance(given, dict) else {})}
-        force[check.name] = False if given is False else [version, {name: float(value) for name, value in limits.items()}]
-    canonical = json.dumps([force, weights, tolerance], sort_keys=True, separators=(",", ":"))
+def _digest_of(document: str, installed: tuple[Check, ...]) -> str:
+    laid, own, weights, tolerance, segmenters = json.loads(document)
+    parts = [_in_force({**laid, **own}, installed), weights, tolerance, *([segmenters] if segmenters else [])]
+    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _in_force(given: Mapping[str, Any], installed: Iterable[Check]) -> dict[str, Any]:
+    """check -> false, or [version, threshold -> value], of every installed check."""
+    force: dict[str, Any] = {}
+    for check in installed:
+        own = given.get(check.name, True)
+        limits = {**getattr(check, "thresholds", {}), **(own if isinstance(own, Mapping) else {})}
+        version = getattr(check, "version", "1")
+        force[check.name] = False if own is False else [version, {name: float(value) for name, value in limits.items()}]
+    return force
+
+
+def checks_of(policy: Policy) -> tuple[Check, ...]:
+    """Every installed check, and the one that runs the policy's segmenters."""
+    return (*load_checks(), AgreementCheck(policy.segmenters)) if policy.segmenters else load_checks()
+
+
+def document_of(policy: Policy) -> dict[str, Any]:
+    """The policy with its digest and every threshold in force, as JSON-able values."""
+    return {
+        "policy": policy.model_dump(mode="json"),
+        "digest": policy.digest,
+        "in_force": _in_force(policy.checks, load_checks()),
+    }
 
 
 @cache
@@ -120,7 +143,8 @@ def judge_scores(case: Case, scores: Mapping[str, float], policy: Policy, measur
     judged = policy.for_case(case)
     measured = set(measured)
     results = []
-    for check in load_checks():
+    ran = []
+    for check in checks_of(policy):
         decide = getattr(check, "decide", None)
         if decide is None or check.name not in measured or not settings.is_on(judged, check.name) or not check.applies(judged):
             continue
@@ -129,9 +153,10 @@ def judge_scores(case: Case, scores: Mapping[str, float], policy: Policy, measur
         limits = settings.thresholds(judged, check.name, getattr(check, "thresholds", {}))
         result = CheckResult(check.name, own, tuple(decide(judged, own, limits)))
         results.append(result)
+        ran.append(versioned(check))
         if getattr(check, "gate", False) and not result.passed:
             break
-    return Verdict(tuple(results))
+    return Verdict(tuple(results), tuple(ran), policy.digest_for(case))
 
 
 def built_in_policies() -> list[str]:
@@ -155,7 +180,9 @@ def load_policy(source: str | Path) -> Policy:
                 found=str(error),
                 allowed=["a YAML file", *built_in_policies()],
             ) from error
-    return parse_policy(text, str(source))
+    policy = parse_policy(text, str(source))
+    placed = tuple(segmenter.beside(path.parent) for segmenter in policy.segmenters)
+    return policy.model_copy(update={"segmenters": placed})
 
 
 def parse_policy(text: str, name: str) -> Policy:
@@ -179,9 +206,10 @@ def parse_policy(text: str, name: str) -> Policy:
         settings.validate(policy.checks, checks)
     except CheckError as error:
         raise error.located(name) from error
-    unknown = sorted(set(policy.weights) - set(checks))
+    weighable = {check.name for check in checks_of(policy)}
+    unknown = sorted(set(policy.weights) - weighable)
     if unknown:
-        raise CheckError("a weight of an unknown check", where=f"{name}, field weights", found=unknown, allowed=sorted(checks))
+        raise CheckError("a weight of an unknown check", where=f"{name}, field weights", found=unknown, allowed=sorted(weighable))
     return policy
 
 
