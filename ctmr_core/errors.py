@@ -91,3 +91,7 @@ class IntegrityError(StoreError):
 
 class CheckError(CtmrError):
     """A check that is unknown or was configured with impossible thresholds."""
+
+
+class LearningError(CtmrError):
+    """Training data that cannot be drawn, or a training run that cannot go on."""

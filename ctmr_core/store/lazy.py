@@ -7,7 +7,7 @@ a shard or chunk is missing. tensorstore does not survive ``fork``: loader worke
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, cached_property
 from typing import Any, Literal
 
@@ -30,18 +30,20 @@ class LazyArray:
 
     Slicing follows numpy (integers, slices, ``...``, negative numbers) and gives a numpy array whose memory runs as on disk, x
     fastest (Fortran order): a third of the time of turning it round. Raises ``IntegrityError`` when stored bytes are missing or
-    damaged. Can be pickled; opened on first use.
+    damaged. Can be pickled; opened on first use. cache_bytes: decoded chunks kept in memory by all arrays of the process that
+    were given the same number.
     """
 
-    def __init__(self, storage: Storage, path: str) -> None:
+    def __init__(self, storage: Storage, path: str, cache_bytes: int = 0) -> None:
         self._storage = storage
         self.path = path
+        self._cache_bytes = cache_bytes
 
     def __repr__(self) -> str:
         return f"LazyArray({self._storage.uri}/{self.path}, {self.shape}, {self.dtype})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_storage": self._storage, "path": self.path}
+        return {"_storage": self._storage, "path": self.path, "_cache_bytes": self._cache_bytes}
 
     @cached_property
     def _array(self) -> ts.TensorStore:
@@ -52,9 +54,11 @@ class LazyArray:
             "fill_missing_data_reads": False,  # a lost shard must not read as air
         }
         shared = self._storage.kvstore_context()
-        context = _context(json.dumps(shared)) if shared else None
+        if self._cache_bytes:
+            spec |= {"cache_pool": "cache_pool#voxels", "recheck_cached_data": False}
+        context = _context(json.dumps(shared), self._cache_bytes) if shared or self._cache_bytes else None
         try:
-            return ts.open(spec | (_CACHED if shared else {}), open=True, read=True, context=context).result().T
+            return ts.open((_CACHED if shared else {}) | spec, open=True, read=True, context=context).result().T
         except ValueError as error:
             raise self._damaged(error) from error
 
@@ -95,10 +99,20 @@ class LazyArray:
 
     def read(self, index: Any = ..., order: Literal["C", "F"] = "F") -> np.ndarray:
         """``self[index]`` in the memory order asked for; "F" is how it is stored, "C" costs a copy."""
+        return self.begin(index, order)()
+
+    def begin(self, index: Any = ..., order: Literal["C", "F"] = "F") -> Callable[[], np.ndarray]:
+        """Start reading ``self[index]`` and go on: what is returned waits for the voxels when it is called. Many reads that were
+        begun run side by side.
+        """
         forward, flips = _normalised(index, self.shape)
         refuse_fork()
+        reading = self._array[forward].read(order="F")
+        return lambda: self._finished(reading, flips, order)
+
+    def _finished(self, reading: ts.Future, flips: tuple[slice, ...], order: Literal["C", "F"]) -> np.ndarray:
         try:
-            voxels = self._array[forward].read(order="F").result()
+            voxels: np.ndarray = reading.result()
         except ValueError as error:
             raise self._damaged(error) from error
         if any(step.step == -1 for step in flips):
@@ -117,9 +131,10 @@ class LazyArray:
 
 
 @cache
-def _context(shared: str) -> ts.Context:
-    """Connections, credentials and the cache for the arrays of object stores, shared by a process."""
-    return ts.Context({**json.loads(shared), _CACHED["metadata_cache_pool"]: {"total_bytes_limit": _CACHE_BYTES}})
+def _context(shared: str, cache_bytes: int) -> ts.Context:
+    """Connections, credentials and caches (documents of object stores; decoded chunks if asked for), shared by a process."""
+    pools = {_CACHED["metadata_cache_pool"]: _CACHE_BYTES, "cache_pool#voxels": cache_bytes}
+    return ts.Context({**json.loads(shared), **{name: {"total_bytes_limit": limit} for name, limit in pools.items()}})
 
 
 class Images(Mapping[str, LazyArray]):
