@@ -41,18 +41,15 @@ class SurroundingsCheck(ScoredCheck):
         body = candidate.label_map.voxels[region] != 0
         if np.count_nonzero(~body) < _SMALLEST_BACKGROUND * body.size or not body.any():
             return {}
-        away: np.ndarray | None = None
-        scores = {}
+        away = ~ndimage.binary_dilation(body, iterations=2)
+        scores: dict[str, float] = {}
         for sequence, image in candidate.images.items():
             if is_ct(sequence):
-                if away is None:
-                    away = ~ndimage.binary_dilation(body, iterations=2)
                 stray = np.count_nonzero((image[region] > _NOT_AIR_HU) & away)
                 scores[f"{sequence}/stray_share"] = float(stray / np.count_nonzero(body))
-            elif not sequence.startswith(_WITHOUT_BACKGROUND):
-                table = candidate.histogram(sequence)
-                background, inside = table.of([0]), table.body
-                scores[f"{sequence}/background"] = background.percentile(95) / max(inside.median, 1.0)
+            elif not sequence.startswith(_WITHOUT_BACKGROUND) and np.count_nonzero(away) >= _SMALLEST_BACKGROUND * away.size:
+                background = float(np.percentile(image[region][away], 95))
+                scores[f"{sequence}/background"] = background / max(candidate.histogram(sequence).body.median, 1.0)
         return scores
 
     def decide(self, case: Case, scores: Mapping[str, float], limits: Mapping[str, float]) -> list[str]:

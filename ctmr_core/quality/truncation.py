@@ -13,6 +13,7 @@ from ctmr_core.quality.settings import Thresholds
 from ctmr_core.quality.structures import shows_anatomy
 
 _ENDS = ("below", "above")
+_INWARD_MM = 3.0  # from the outermost slice to the one that is measured: 8 % of a head at its vertex
 
 
 class TruncationCheck(ScoredCheck):
@@ -37,9 +38,10 @@ class TruncationCheck(ScoredCheck):
             return {}
         first, last = int(filled[0]), int(filled[-1])
         top = len(area) - 1
-        # the first slice of a structure may be a sliver of it, so the third one tells
-        below = float(area[min(first + 2, last)]) if first > 0 else 0.0
-        above = float(area[max(last - 2, first)]) if last < top else 0.0
+        # the outermost slice may be a sliver of what was cut, so one a little further in tells
+        inward = int(_INWARD_MM // candidate.label_map.spacing[2])
+        below = float(area[min(first + inward, last)]) if first > 0 else 0.0
+        above = float(area[max(last - inward, first)]) if last < top else 0.0
         largest = float(area.max())
         return {"below": below / largest, "above": above / largest, "empty_share": 1.0 - (last - first + 1) / len(area)}
 
