@@ -25,3 +25,19 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set CTMR_TEST_DATA to run this test")
     return folder
+
+
+#: Folders whose tests start clusters and servers: all of them in one process, one after the other.
+_CLUSTERS = ("pipelines", "infra", "soak")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Which tests go to the same process when they run in several: a file's, and all that start clusters; those begin first."""
+
+    def group(item: pytest.Item) -> str:
+        parts = item.path.relative_to(REPOSITORY / "tests").parts
+        return "clusters" if parts[0] in _CLUSTERS else "/".join(parts)
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=lambda item: group(item) != "clusters")  # stable: the order inside stays
