@@ -19,8 +19,9 @@ LOW = 10
 SIGNS = 512
 _LATTICE = CELLS // 2  # cells per axis of the label code
 _CENTRES = 0.5
-_BODY_GROUPS = {"maisi": ("reserved",), "brain": ("head", "bone", "airway", "group")}
-_BODY = "body"
+#: Groups of labels that tell people apart; of heads the brain with its ventricles. "body" and "... cerebrospinal fluid" only surround.
+_GROUPS = {"brain": ("brain", "lesion", "fluid")}
+_AROUND = ("body", "cerebrospinal fluid")
 
 
 def label_box(labels: np.ndarray | None, shape: tuple[int, ...]) -> tuple[slice, slice, slice]:
@@ -41,17 +42,19 @@ def image_cells(image: np.ndarray, box: tuple[slice, slice, slice], cells: int =
     return np.rint((means - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)
 
 
-def label_cells(labels: np.ndarray, box: tuple[slice, slice, slice], vocabulary: Vocabulary, cells: int = CELLS) -> np.ndarray:
-    """uint8 [cells, cells, cells]: the structure at the centre of each cell, numbered as in the vocabulary, from 1.
+def label_cells(labels: np.ndarray, vocabulary: Vocabulary, cells: int = CELLS) -> np.ndarray:
+    """uint8 [cells, cells, cells] over the box of the structures: the one at the centre of each cell, numbered from 1.
 
     0: background, and what surrounds the structures (the rest of the body; of heads all but the brain): two people agree in
     that always.
     """
+    numbers = _numbering(vocabulary)[labels]
+    box = label_box(numbers, numbers.shape)
     places = [
         (side.start + ((np.arange(cells) + _CENTRES) * (side.stop - side.start) / cells)).astype(np.intp).clip(0, side.stop - 1)
         for side in box
     ]
-    return _numbering(vocabulary)[labels[np.ix_(*places)]]
+    return numbers[np.ix_(*places)]
 
 
 @cache
@@ -59,7 +62,7 @@ def _numbering(vocabulary: Vocabulary) -> np.ndarray:
     table = np.zeros(np.iinfo(vocabulary.dtype).max + 1, np.uint8)
     for number, label in enumerate(sorted(vocabulary.by_id), 1):
         entry = vocabulary.by_id[label]
-        if entry.group not in _BODY_GROUPS.get(vocabulary.name, ()) and entry.name != _BODY:
+        if entry.group in _GROUPS.get(vocabulary.name, (entry.group,)) and not entry.name.endswith(_AROUND):
             table[label] = number
     return table
 
@@ -124,6 +127,7 @@ def thumbnails(volume: Loaded) -> tuple[dict[str, np.ndarray], np.ndarray | None
     shape = next(iter(volume.images.values())).shape
     box = label_box(volume.labels, shape)
     images = {sequence: image_cells(image, box) for sequence, image in volume.images.items()}
-    if volume.labels is None or volume.vocabulary is None or not volume.labels.any():
+    if volume.labels is None or volume.vocabulary is None:
         return images, None
-    return images, label_cells(volume.labels, box, volume.vocabulary)
+    cells = label_cells(volume.labels, volume.vocabulary)
+    return images, cells if cells.any() else None
