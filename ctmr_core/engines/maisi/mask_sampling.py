@@ -64,7 +64,7 @@ def sample_mask(
     wanted = [label for label in (*required, target) if label is not None]
 
     def decoded(latent: torch.Tensor) -> torch.Tensor:
-        splits = conv_splits(models.config["mask_generation_autoencoder_def"], models.device)
+        splits = conv_splits(models.config["mask_generation_autoencoder_def"], models.device, compat=compat)
         return decode(
             models.mask_autoencoder,
             latent,

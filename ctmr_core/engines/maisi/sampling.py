@@ -85,7 +85,7 @@ def sample_image(
     noise = Noise(seed, models.device, switches)
     latent = _latent(models, voxels, noise, switches, from_mask=False)
     latent = _denoised(models, predict, latent, steps, noise, switches, start, code)
-    decoder = decoder or _window_decoder(models, decode_window, decode_overlap, stitch_on_cpu=False)
+    decoder = decoder or _window_decoder(models, decode_window, decode_overlap, stitch_on_cpu=False, compat=compat)
     decoded = decoder(latent.div_(models.scale_factor))
     return image_only_values(decoded, code, switches)
 
@@ -130,7 +130,7 @@ def sample_image_from_mask(
     noise = Noise(seed, models.device, switches)
     latent = _latent(models, labels.shape, noise, switches, from_mask=True)
     latent = _denoised(models, predict, latent, steps, noise, switches, start, code)
-    decoder = decoder or _window_decoder(models, decode_window, decode_overlap, stitch_on_cpu=True)
+    decoder = decoder or _window_decoder(models, decode_window, decode_overlap, stitch_on_cpu=True, compat=compat)
     decoded = decoder(latent.div_(models.scale_factor))
     return paired_values(decoded, labels, code)
 
@@ -143,9 +143,9 @@ def _embedded(models: MaisiModels, mask: np.ndarray, name: str, known: Embedded 
     return known[name]
 
 
-def _window_decoder(models: MaisiModels, window: Sequence[int], overlap: float, *, stitch_on_cpu: bool) -> Decoder:
+def _window_decoder(models: MaisiModels, window: Sequence[int], overlap: float, *, stitch_on_cpu: bool, compat: bool) -> Decoder:
     def decoder(latent: torch.Tensor) -> torch.Tensor:
-        splits = conv_splits(models.config["autoencoder_def"], models.device)
+        splits = conv_splits(models.config["autoencoder_def"], models.device, compat=compat)
         return decode(models.autoencoder, latent, window, overlap, models.autocast(), splits=splits, stitch_on_cpu=stitch_on_cpu)
 
     return decoder

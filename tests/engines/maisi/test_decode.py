@@ -62,9 +62,10 @@ def test_splits_never_lose_rows_nor_change_values(autoencoder: torch.nn.Module, 
     )
 
 
-def test_a_cpu_does_not_split() -> None:
-    assert conv_splits({"num_splits": 4}, torch.device("cpu")) == 1
-    assert conv_splits({"num_splits": 4}, torch.device("cuda")) == 4
+def test_a_cpu_does_not_split_but_in_compat() -> None:
+    assert conv_splits({"num_splits": 4}, torch.device("cpu"), compat=False) == 1
+    assert conv_splits({"num_splits": 4}, torch.device("cuda"), compat=False) == 4
+    assert conv_splits({"num_splits": 4}, torch.device("cpu"), compat=True) == 4
 
 
 def volume(*values: float) -> torch.Tensor:

@@ -23,7 +23,7 @@ import pytest
 import torch
 
 from ctmr_core.engines.maisi import MaisiModels, sample_image, sample_image_from_mask
-from ctmr_core.engines.maisi.decode import decode
+from ctmr_core.engines.maisi.decode import conv_splits, decode
 from tests.engines.maisi.checkpoints import AUTOENCODER, CONTROLNET, DIFFUSION_UNET, Golden, shrink, write_checkpoints
 
 UNIT = {True: 2000, False: 1000}
@@ -60,7 +60,8 @@ def test_image_only_is_what_the_reference_makes(
     decoded: list[np.ndarray] = []
 
     def keeping_decoder(latent: torch.Tensor) -> torch.Tensor:
-        volume = decode(models.autoencoder, latent, (80, 80, 80), 0.4, models.autocast())
+        splits = conv_splits(models.config["autoencoder_def"], models.device, compat=True)
+        volume = decode(models.autoencoder, latent, (80, 80, 80), 0.4, models.autocast(), splits=splits)
         decoded.append(volume[0, 0].double().numpy().copy())
         return volume
 
