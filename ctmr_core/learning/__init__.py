@@ -1,0 +1,1 @@
+"""Learning from datasets: patches and volumes for training and validation, and a reader for MONAI."""

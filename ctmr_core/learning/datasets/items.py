@@ -1,0 +1,50 @@
+"""Items as MONAI's dictionary transforms take them: ``image`` and ``label``, each a ``MetaTensor``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ctmr_core.anatomy.sequences import is_ct
+from ctmr_core.store.axes import turned
+from ctmr_core.store.volumes import CT_FILL
+
+
+def background_of(sequence: str) -> int:
+    """What is outside of an image: air in HU, nothing in MR."""
+    return CT_FILL if is_ct(sequence) else 0
+
+
+def make_item(
+    images: Sequence[np.ndarray],
+    labels: np.ndarray,
+    affine: np.ndarray,
+    table: np.ndarray | None,
+    facts: dict[str, Any],
+) -> dict[str, Any]:
+    """{"image": float32 [channels, x, y, z], "label": integers [1, x, y, z]}, C order, both with ``affine`` (RAS+ mm).
+
+    images: int16 [x, y, z] each; labels: [x, y, z]. table: label id -> training id; None leaves the ids. facts: JSON-able,
+    kept as ``meta`` of both.
+    """
+    shape = labels.shape
+    image = np.empty((len(images), *shape), np.float32)
+    for channel, voxels in enumerate(images):
+        image[channel] = voxels
+    mapped = labels if table is None else table[labels] if labels.dtype.itemsize > 1 else np.take(table, labels)
+    label = _c_order(mapped.astype(np.int32) if mapped.dtype == np.uint16 else mapped)  # PyTorch computes little with uint16
+    return {"image": _meta_tensor(image, affine, facts), "label": _meta_tensor(label[None], affine, facts)}
+
+
+def _c_order(voxels: np.ndarray) -> np.ndarray:
+    return voxels if voxels.flags.c_contiguous else turned(voxels.T)
+
+
+def _meta_tensor(voxels: np.ndarray, affine: np.ndarray, facts: dict[str, Any]) -> torch.Tensor:
+    from monai.data import MetaTensor
+
+    place = torch.from_numpy(np.array(affine, np.float64))
+    return MetaTensor(torch.from_numpy(voxels), affine=place, meta={**facts, "original_affine": place.clone(), "space": "RAS"})
