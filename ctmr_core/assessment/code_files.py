@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 BLOCK = 2048  # rows multiplied with as many: 16 MB of products
-NEAREST = 5  # kept per row
+NEAREST = 8  # kept per row
 
 
 class CodeFile:

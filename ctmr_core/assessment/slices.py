@@ -48,9 +48,7 @@ def plane_slices(
     return {plane: _stretched(_middle(values, axis, protocol)) for plane, axis in zip(PLANES, (2, 0, 1), strict=True)}
 
 
-def _prepared(
-    image: np.ndarray, spacing: tuple[float, float, float], sequence: str, protocol: SliceProtocol
-) -> np.ndarray:
+def _prepared(image: np.ndarray, spacing: tuple[float, float, float], sequence: str, protocol: SliceProtocol) -> np.ndarray:
     values = np.asarray(image, np.float32)
     empty = AIR_HU
     if not is_ct(sequence):

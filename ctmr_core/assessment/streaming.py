@@ -73,8 +73,6 @@ def in_key_order(dataset: Dataset, sample: int | None = None) -> list[str]:
     return list(index.ids.take(pa.array(chosen)).to_pylist())
 
 
-
-
 def mapped(function: Callable[[Item], Result], items: Iterable[Item], workers: int = 2) -> Iterator[Result]:
     """``function`` of every item, in their order; at most ``workers`` are worked on, and as many results wait, at any time."""
     rest = iter(items)

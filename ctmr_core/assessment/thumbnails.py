@@ -19,7 +19,7 @@ LOW = 10
 SIGNS = 512
 _LATTICE = CELLS // 2  # cells per axis of the label code
 _CENTRES = 0.5
-#: Groups of labels that tell people apart; of heads the brain with its ventricles. "body" and "... cerebrospinal fluid" only surround.
+#: Groups of labels that tell people apart: of heads the brain with its ventricles. What :data:`_AROUND` names only surrounds.
 _GROUPS = {"brain": ("brain", "lesion", "fluid")}
 _AROUND = ("body", "cerebrospinal fluid")
 
@@ -124,9 +124,10 @@ def agreement(a: np.ndarray, b: np.ndarray) -> float:
 
 def thumbnails(volume: Loaded) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
     """Cells of every image, and of the label map (None where nothing is labelled)."""
-    shape = next(iter(volume.images.values())).shape
-    box = label_box(volume.labels, shape)
-    images = {sequence: image_cells(image, box) for sequence, image in volume.images.items()}
+    images = {}
+    if volume.images:
+        box = label_box(volume.labels, next(iter(volume.images.values())).shape)
+        images = {sequence: image_cells(image, box) for sequence, image in volume.images.items()}
     if volume.labels is None or volume.vocabulary is None:
         return images, None
     cells = label_cells(volume.labels, volume.vocabulary)
