@@ -83,8 +83,8 @@ def summarise(dataset: Dataset, sampled: int = SAMPLED) -> CatalogSummary:
         cases += rows.num_rows
         kept = key_numbers(rows["case_key"])[:, 0] <= limit
         bodies.append(np.unique(pd.util.hash_array(np.asarray(rows["body_identity"], object))))
-        for what, values in _categories(rows):
-            counts[what].update(values)
+        for what, found in _categories(rows):
+            counts[what].update(found)
         for names, parents, values in _values(rows):
             numbers.add(names, values, kept[parents])
     summary = CatalogSummary(cases, exact=total <= sampled)

@@ -85,7 +85,7 @@ def ms_ssim(a: np.ndarray, b: np.ndarray) -> float:
     metric = MultiScaleSSIMMetric(spatial_dims=3, data_range=1.0, weights=SCALE_WEIGHTS)
     tensors = [torch.from_numpy(cells.astype(np.float32) / 255)[None, None] for cells in (a, b)]
     with torch.inference_mode():
-        return float(metric(*tensors).squeeze())
+        return float(torch.as_tensor(metric(*tensors)).squeeze())
 
 
 def mean_dice(a: np.ndarray, b: np.ndarray) -> float:

@@ -123,7 +123,7 @@ class DuplicateSearch:
         own, theirs = rows.owners, others.owners
         found: dict[tuple[str, str], float] = {}
         best = []
-        for row in np.flatnonzero(places[:, 0] >= 0):
+        for row in np.flatnonzero(places[:, 0] >= 0).tolist():
             cells = rows.cells(row)
             ready = cells if kind == "labels" else unit(cells)
             top = 0.0

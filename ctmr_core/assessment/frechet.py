@@ -124,7 +124,7 @@ def _spread(made: FeatureSet, reference: FeatureSet, draws: int) -> float | None
     rng = np.random.Generator(np.random.Philox(key=_SEED))
     found = []
     for _ in range(draws):
-        times = [rng.multinomial(part.groups, [1 / part.groups] * part.groups).astype(float) for part in (made, reference)]
+        times = [rng.multinomial(part.groups, [1 / part.groups] * part.groups).tolist() for part in (made, reference)]
         pairs = [(made.moments(plane, times[0]), reference.moments(plane, times[1])) for plane in PLANES]
         found.append(np.mean([frechet_distance(a, b) for a, b in pairs]))
     return float(np.std(found, ddof=1))

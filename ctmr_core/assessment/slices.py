@@ -59,9 +59,10 @@ def _prepared(image: np.ndarray, spacing: tuple[float, float, float], sequence: 
     if protocol.spacing is not None and not np.allclose(protocol.spacing, spacing):
         values = _respaced(values, spacing, protocol.spacing)
     if protocol.size is not None and protocol.size != values.shape:
+        import torch
         from monai.transforms import CenterSpatialCrop, SpatialPad
 
-        padded = SpatialPad(protocol.size, mode="constant", value=empty)(values[None])
+        padded = SpatialPad(protocol.size, mode="constant", value=empty)(torch.from_numpy(values)[None])
         values = np.asarray(CenterSpatialCrop(protocol.size)(padded))[0]
     return np.clip(values, AIR_HU, LIMIT_HU) if is_ct(sequence) else values
 
