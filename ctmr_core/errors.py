@@ -95,3 +95,7 @@ class CheckError(CtmrError):
 
 class LearningError(CtmrError):
     """Training data that cannot be drawn, or a training run that cannot go on."""
+
+
+class ExchangeError(CtmrError):
+    """An export or import that can not be done."""

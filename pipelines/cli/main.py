@@ -10,6 +10,7 @@ import typer
 from pipelines.cli.console import console
 from pipelines.cli.dataset import report, verify
 from pipelines.cli.demo import demo
+from pipelines.cli.exchange import export, import_pairs
 from pipelines.cli.gc import gc
 from pipelines.cli.generate import generate
 from pipelines.cli.models import models_app
@@ -48,6 +49,8 @@ def _options(
 
 for command in (demo, plan, validate, generate, status, verify, report, replay, release, gc):
     app.command()(command)
+app.command()(export)
+app.command("import")(import_pairs)
 app.add_typer(snapshot_app, name="snapshot")
 app.add_typer(templates_app, name="templates")
 app.add_typer(models_app, name="models")

@@ -88,12 +88,12 @@ def import_template(
         )
     masks = label_path.is_dir()
     scan = read_mask_folder(label_path, table, drop_unknown) if masks else read_label_scan(label_path)
-    picture = _matching_image(image, scan, image_sequence) if image is not None else None
+    picture = read_matching_image(image, scan, image_sequence) if image is not None else None
     notes: list[str] = []
     if not scan.orientation_known:
         notes.append("the header does not say which way the axes run: taken as left, anterior, superior")
     try:
-        voxels = _mapped(scan, table, split_sides, drop_unknown, notes)
+        voxels = map_scan(scan, table, split_sides, drop_unknown, notes)
         affine = scan.affine.copy()
         affine[:3, :3] *= np.asarray(spacing_scale, np.float64)
         label_map = LabelMap(voxels, affine, table.vocabulary)
@@ -185,7 +185,8 @@ def _id_from_name(path: Path) -> str:
     return identifier
 
 
-def _matching_image(path: str | Path, labels: Scan, sequence: str) -> Scan:
+def read_matching_image(path: str | Path, labels: Scan, sequence: str) -> Scan:
+    """The image the labels were drawn on; ``AnatomyError`` when it lies on another grid or is no image of that kind."""
     image = read_scan(path)
     fix = "give the image the labels were drawn on, or resample one to the grid of the other first"
     if image.voxels.shape != labels.voxels.shape:
@@ -217,7 +218,7 @@ def _matching_image(path: str | Path, labels: Scan, sequence: str) -> Scan:
     return image
 
 
-def _mapped(scan: Scan, mapping: LabelMapping, split_sides: bool, drop_unknown: bool, notes: list[str]) -> np.ndarray:
+def map_scan(scan: Scan, mapping: LabelMapping, split_sides: bool, drop_unknown: bool, notes: list[str]) -> np.ndarray:
     """The voxels in the mapping's vocabulary; sides and vertebra numbers settled."""
     midline = _midline(scan, mapping) if split_sides and mapping.sides else None
     voxels = apply_mapping(scan.voxels, mapping, drop_unknown, midline)
