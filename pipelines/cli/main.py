@@ -7,14 +7,17 @@ from typing import Annotated
 
 import typer
 
+from pipelines.cli.card import card
 from pipelines.cli.console import console
 from pipelines.cli.dataset import report, verify
+from pipelines.cli.curate import curate
 from pipelines.cli.demo import demo
 from pipelines.cli.exchange import export, import_pairs
 from pipelines.cli.gc import gc
 from pipelines.cli.generate import generate
 from pipelines.cli.models import models_app
 from pipelines.cli.planning import plan, validate
+from pipelines.cli.quality import quality_app
 from pipelines.cli.replay import replay
 from pipelines.cli.schedule import schedule_app
 from pipelines.cli.snapshot import snapshot_app
@@ -47,11 +50,12 @@ def _options(
     del show_version
 
 
-for command in (demo, plan, validate, generate, status, verify, report, replay, release, gc):
+for command in (demo, plan, validate, generate, status, verify, report, replay, release, gc, card, curate):
     app.command()(command)
 app.command()(export)
 app.command("import")(import_pairs)
 app.add_typer(snapshot_app, name="snapshot")
+app.add_typer(quality_app, name="quality")
 app.add_typer(templates_app, name="templates")
 app.add_typer(models_app, name="models")
 app.add_typer(schedule_app, name="schedule")
