@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from ctmr_core.anatomy.label_map import LabelMap
@@ -31,6 +32,12 @@ def make_candidate(case: Case) -> Candidate:
     engine = load_engine(case.engine, device="cpu", threads=1)
     label_map, _ = label_map_of(case, None, engine, 0)
     return Candidate(case, label_map, engine.render(case, label_map, 0))
+
+
+@cache
+def made_heads() -> list[Candidate]:
+    """Three coarse heads with their images, made once per test run."""
+    return [make_candidate(head_case(number)) for number in range(3)]
 
 
 def commit_candidate(dataset: Dataset, candidate: Candidate, *, published: bool = True, judged: bool = True) -> Verdict:
