@@ -9,16 +9,14 @@ import typer
 
 from pipelines.cli.card import card
 from pipelines.cli.console import console
+from pipelines.cli.curate import curate
 from pipelines.cli.dataset import report, verify
-from pipelines.cli.curate import curate
-from pipelines.cli.curate import curate
 from pipelines.cli.demo import demo
 from pipelines.cli.exchange import export, import_pairs
 from pipelines.cli.gc import gc
 from pipelines.cli.generate import generate
 from pipelines.cli.models import models_app
 from pipelines.cli.planning import plan, validate
-from pipelines.cli.quality import quality_app
 from pipelines.cli.quality import quality_app
 from pipelines.cli.replay import replay
 from pipelines.cli.schedule import schedule_app
@@ -57,7 +55,6 @@ for command in (demo, plan, validate, generate, status, verify, report, replay, 
 app.command()(export)
 app.command("import")(import_pairs)
 app.add_typer(snapshot_app, name="snapshot")
-app.add_typer(quality_app, name="quality")
 app.add_typer(quality_app, name="quality")
 app.add_typer(templates_app, name="templates")
 app.add_typer(models_app, name="models")
