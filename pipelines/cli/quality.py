@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.cli.console import EXIT_FAILED, console, error_console, print_json, report_errors
+from pipelines.cli.quality_set import drift_command, set_command
 
 if TYPE_CHECKING:
     from ctmr_core.assessment.calibration import Scores
@@ -23,6 +24,8 @@ quality_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
+quality_app.command("set")(set_command)
+quality_app.command("drift")(drift_command)
 
 DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset: a folder or s3://bucket/prefix.")]
 PolicyOption = Annotated[
