@@ -41,7 +41,8 @@ class CaseTable:
     """Cases by id, and their labels ("entries") by class.
 
     texts: uint8 [cases, bytes], "<case id>\\n<volume path>", zeros behind it. sizes: int32 [cases, 3]. affines: float64
-    [cases, 16]. vocabularies: uint8 [cases]. bodies: int32 [cases, 6], the box around all labels, the whole volume where there are none.
+    [cases, 16]. vocabularies: uint8 [cases]. bodies: int32 [cases, 6], the box around all labels, the whole volume where there
+    are none.
     entry_class: uint16 [entries], ascending. entry_case: int32 [entries]. entry_voxels: int64 [entries].
     samples: int16 [all samples, 3] voxel indices; sample_ends: int64 [entries], where the samples of each entry end.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,9 @@ import torch
 
 from ctmr_core.learning.datasets.epochs import EpochDataset
 from ctmr_core.learning.datasets.stream import PatchStream
+
+#: What the fork server imports once for all workers. It reads nothing, so it has no reading threads that a fork could lose.
+_PRELOADED = ["ctmr_core.learning.datasets.patch_dataset", "monai.data"]
 
 
 class PatchLoader(torch.utils.data.DataLoader[Any]):
@@ -54,15 +58,18 @@ def loader(
 ) -> PatchLoader:
     """A loader of batches of ``source`` (``PatchDataset``, ``OnlineDataset``, ``Mixed``), the same for any number of workers.
 
-    workers: processes that read, kept from epoch to epoch; 0 reads in this one. start_method: "spawn" or "forkserver".
+    workers: processes that read, kept from epoch to epoch; 0 reads in this one. start_method: "spawn", or "forkserver" which
+    imports PyTorch and MONAI once for all workers (``multiprocessing.set_forkserver_preload``), so that many start fast.
     prefetch: batches every worker is ahead. rank, ranks: see :class:`PatchStream`. collate: default MONAI's
-    ``list_data_collate``, which keeps ``MetaTensor`` and flattens transforms that return several items. worker_init: called in every worker with its
-    number, after it was limited to one thread. timeout: seconds to wait for a batch, 0 for ever.
+    ``list_data_collate``, which keeps ``MetaTensor`` and flattens transforms that return several items. worker_init: called in
+    every worker with its number. timeout: seconds to wait for a batch, 0 for ever.
     """
     if collate is None:
         from monai.data import list_data_collate
 
         collate = list_data_collate
+    if start_method == "forkserver":
+        multiprocessing.set_forkserver_preload(_PRELOADED)
     several: dict[str, Any] = (
         {
             "multiprocessing_context": start_method,

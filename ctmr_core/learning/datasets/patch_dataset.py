@@ -28,7 +28,7 @@ class PatchDataset(EpochDataset):
     """Item i of an epoch is a patch drawn by (seed, epoch, i): ``{"image": [channels, x, y, z], "label": [1, x, y, z]}``.
 
     dataset: a ``Dataset`` (also of a snapshot) or its path or URI. patch: voxels, one number or [x, y, z]. sequences: the
-    channels; cases that lack one are left out. labels: what to train on (see :class:`Classes`); None keeps the ids of the vocabulary.
+    channels; cases that lack one are left out. labels: what to train on (see :class:`Classes`); None keeps the vocabulary's ids.
     items: patches an epoch, default ``patches_per_case`` for every case. splits: of ``train``, ``val``, ``test``; None for all.
     filter: on columns of the catalog. foreground, class_weights (class name or id -> weight), jitter (default an eighth of the
     patch): see :class:`~ctmr_core.learning.datasets.sampling.Centres`. min_voxels: of a label to be worth a centre.

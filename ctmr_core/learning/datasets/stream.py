@@ -102,8 +102,8 @@ class PatchStream(torch.utils.data.IterableDataset[Any]):
                 raise LearningError(
                     f"{what} since the state was saved, so that a resumed epoch would not be the same",
                     found=mine[name],
-                    allowed=state[name],
-                    fix="open the same snapshot with the same settings, or begin with a new epoch: set only `move_to`",
+                    allowed=str(state[name]),
+                    fix="open the same snapshot with the same settings, or begin another epoch with `move_to(epoch, 0)`",
                 )
         self.move_to(int(state["epoch"]), int(state["batch"]))
 
