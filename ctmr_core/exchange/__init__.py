@@ -1,8 +1,7 @@
-"""Exports of datasets to what others read, and imports of finished image and label pairs."""
+"""Exports of datasets to what others read, and (``exchange.importing``) imports of finished image and label pairs."""
 
 from ctmr_core.exchange.base import CaseEntry, ExportCase, Exporter, ExportPlan, ExportUnit, FormatOptions, Selection
 from ctmr_core.exchange.driver import ExportSummary, export
-from ctmr_core.exchange.importing import ImportedPair, PairImport, import_pair
 from ctmr_core.exchange.registry import exporter_names, load_exporter
 
 __all__ = [
@@ -13,11 +12,8 @@ __all__ = [
     "ExportUnit",
     "Exporter",
     "FormatOptions",
-    "ImportedPair",
-    "PairImport",
     "Selection",
     "export",
     "exporter_names",
-    "import_pair",
     "load_exporter",
 ]

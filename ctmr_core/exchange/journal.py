@@ -50,11 +50,8 @@ def settle(scratch: Path, out: Path) -> list[dict[str, Any]]:
     files = []
     for path in sorted(entry for entry in scratch.rglob("*") if entry.is_file()):
         name = path.relative_to(scratch).as_posix()
-        checked_name(name)
-        target = out / name
+        target = _inside(out, name)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.parent.resolve().is_relative_to(out.resolve()):
-            raise ExchangeError("a folder of the export is a link to elsewhere", where=str(target.parent))
         size, digest = path.stat().st_size, _sha256(path)
         path.replace(target)
         files.append({"name": name, "bytes": size, "sha256": digest})
@@ -147,8 +144,7 @@ def read_document(out: Path) -> dict[str, Any] | None:
 def remove_files(out: Path, names: Iterable[str]) -> None:
     """Remove files of an export, and folders they leave empty."""
     for name in names:
-        checked_name(name)
-        (out / name).unlink(missing_ok=True)
+        _inside(out, name).unlink(missing_ok=True)
         for parent in PurePosixPath(name).parents:
             folder = out / parent
             if folder == out or not folder.is_dir() or any(folder.iterdir()):
@@ -163,6 +159,14 @@ def is_there(out: Path, record: Mapping[str, Any]) -> bool:
         if not path.is_file() or path.stat().st_size != file["bytes"]:
             return False
     return True
+
+
+def _inside(out: Path, name: str) -> Path:
+    """The place of a file below the export; refused when the way there leads out of it."""
+    place = out / checked_name(name)
+    if not place.parent.resolve().is_relative_to(out.resolve()):
+        raise ExchangeError("a folder of the export is a link to elsewhere", where=str(place.parent), fix="remove the link")
+    return place
 
 
 def _write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:

@@ -15,7 +15,6 @@ PRIVATE = "99CTMR"  # private coding schemes begin with 99 (PS3.3 8.2)
 LATERALITY = {"left": ("7771000", "Left"), "right": ("24028007", "Right")}  # SNOMED CT; DICOM CID 244
 #: Label, without its side -> keyword of the SNOMED CT concepts of PS3.16 where the names differ.
 _KEYWORDS = {
-    "bladder": "UrinaryBladder",
     "small bowel": "SmallIntestine",
     "esophagus": "Esophagus",
     "adrenal gland": "AdrenalGland",
@@ -33,7 +32,8 @@ _KEYWORDS = {
     "cerebellum white matter": "CerebellarWhiteMatter",
     "cerebellum cortex": "CerebellarCortex",
     "inferior lateral ventricle": "InferiorHornOfLateralVentricle",
-    "brain stem": "Brainstem",
+    "thyroid gland": "Thyroid",
+    "eye lens": "CrystallineLens",
     "3rd ventricle": "ThirdVentricle",
     "4th ventricle": "FourthVentricle",
 }
