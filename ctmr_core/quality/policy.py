@@ -24,7 +24,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -55,6 +55,14 @@ class Policy(BaseModel):
     weights: dict[str, Weight] = Field(default_factory=dict)
     tolerance: Weight = 0.0
     segmenters: tuple[Segmenter, ...] = ()
+
+    @field_validator("segmenters")
+    @classmethod
+    def _names_are_unique(cls, segmenters: tuple[Segmenter, ...]) -> tuple[Segmenter, ...]:
+        names = [segmenter.name for segmenter in segmenters]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two segmenters have the same name: {', '.join(names)}")
+        return segmenters
 
     def for_case(self, case: Case) -> Case:
         """The case with this policy's settings laid over its own."""
@@ -206,7 +214,7 @@ def parse_policy(text: str, name: str) -> Policy:
         settings.validate(policy.checks, checks)
     except CheckError as error:
         raise error.located(name) from error
-    weighable = {check.name for check in checks_of(policy)}
+    weighable = {*checks, *([AgreementCheck.name] if policy.segmenters else [])}
     unknown = sorted(set(policy.weights) - weighable)
     if unknown:
         raise CheckError("a weight of an unknown check", where=f"{name}, field weights", found=unknown, allowed=sorted(weighable))

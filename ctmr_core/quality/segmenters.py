@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ctmr_core.anatomy.mapping import load_mapping
-from ctmr_core.anatomy.vocabulary import Vocabulary
+from ctmr_core.anatomy.vocabulary import DTYPES, Vocabulary, load_vocabulary
 from ctmr_core.errors import CheckError
 
 if TYPE_CHECKING:
@@ -61,6 +61,15 @@ class Segmenter(BaseModel):
     dice: Share = 0.7
     dice_per_label: dict[str, Share] = Field(default_factory=dict)
     smallest_ml: Annotated[float, Field(ge=0)] = 2.0
+
+    @model_validator(mode="after")
+    def _labels_are_known(self) -> Segmenter:
+        vocabularies = [load_vocabulary(name) for name in DTYPES]
+        labels = {name for names in self.classes().values() for name in names} if not isinstance(self.mapping, str) else set()
+        for name in sorted(labels):
+            if not any(name in vocabulary for vocabulary in vocabularies):
+                raise ValueError(f"no vocabulary ({', '.join(DTYPES)}) has a label {name!r}")
+        return self
 
     def beside(self, folder: Path) -> Segmenter:
         """With files that stand beside the policy found from there."""
