@@ -54,16 +54,21 @@ def merged(parts: Iterable[Moments], times: Iterable[float]) -> Moments:
     return total
 
 
-def frechet_distance(a: Moments, b: Moments) -> float:
+def frechet_distance(a: Moments, b: Moments, quick: bool = False) -> float:
     """Squared Fréchet (2-Wasserstein) distance of two normal distributions (Dowson and Landau 1982), 0 or more.
 
     |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)). The trace of the root is the sum of the singular values of C1^(1/2) C2^(1/2):
-    real and finite for singular covariances too, where a root of the product is neither.
+    real and finite for singular covariances too, where a root of the product is neither. quick: a third of the time, right to
+    about 1e-5 of the covariances.
     """
     off = a.mean - b.mean
-    roots = [_root(moments.covariance) for moments in (a, b)]
-    overlap = float(np.linalg.svd(roots[0].T @ roots[1], compute_uv=False).sum())
-    return max(float(off @ off) + float(np.trace(a.covariance) + np.trace(b.covariance)) - 2 * overlap, 0.0)
+    first, second = a.covariance, b.covariance
+    root = _root(first)
+    if quick:
+        overlap = float(np.sqrt(np.maximum(np.linalg.eigvalsh(root.T @ second @ root), 0)).sum())
+    else:
+        overlap = float(np.linalg.svd(root.T @ _root(second), compute_uv=False).sum())
+    return max(float(off @ off) + float(np.trace(first) + np.trace(second)) - 2 * overlap, 0.0)
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:
