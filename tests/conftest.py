@@ -31,6 +31,7 @@ def real_data() -> Path:
 _CLUSTERS = ("pipelines", "infra", "soak")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Which tests go to the same process when they run in several: a file's, and all that start clusters; those begin first."""
 

@@ -48,6 +48,7 @@ def ray_cluster(address: str | None, cpus: float, gpus: float = 0.0) -> Iterator
 
 def _local_options(cpus: float, gpus: float) -> dict[str, object]:
     return {
+        "address": "local",  # without it Ray joins a cluster that someone else has started on this machine
         "num_cpus": max(math.ceil(cpus), os.cpu_count() or 1),
         "num_gpus": math.ceil(gpus) or None,
         "include_dashboard": False,
