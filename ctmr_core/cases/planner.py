@@ -45,6 +45,13 @@ def plan(
     earlier_sets: sets as large as this one that were planned before it: its splits take up their remainders, so that 20
         sets of 4 bodies split 9:1 have 8 bodies in the smaller part, and not none.
     """
+    if recipe.policy is not None:
+        raise RecipeError(
+            "the policy of the recipe was not resolved",
+            where=recipe.where("policy"),
+            found=recipe.policy,
+            fix="plan with `ctmr plan`, or lay it under the groups first (pipelines.flows.policies.with_policy)",
+        )
     if library is None:
         library = _open_library(recipe)
     pools = [body_pools(recipe, index, library) for index in range(len(recipe.groups))]

@@ -192,13 +192,14 @@ def _all_train() -> dict[Split, float]:
 
 
 class Recipe(Strict):
-    """A whole recipe."""
+    """A whole recipe. policy: a quality policy (file or built-in) whose checks go into every group; see ``planner.plan``."""
 
     name: Name
     description: str = ""
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
     max_attempts: Annotated[int, Field(strict=True, ge=1, le=100)] = 3
     splits: dict[Split, Annotated[Real, Field(ge=0)]] = Field(default_factory=_all_train)
+    policy: Annotated[str, Field(min_length=1)] | None = None
     groups: Annotated[tuple[Group, ...], Field(min_length=1)]
 
     _source: RecipeSource | None = PrivateAttr(None)

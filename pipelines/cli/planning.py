@@ -90,8 +90,9 @@ def _plan(path: Path, library: Path | None) -> Manifest:
     from ctmr_core.cases.recipe import load_recipe
     from ctmr_core.engines.registry import engine_identity
     from pipelines.flows.admission import Examiner
+    from pipelines.flows.policies import with_policy
 
-    recipe = load_recipe(path)
+    recipe = with_policy(load_recipe(path))
     return plan_recipe(recipe, _open(library), engine_identity, (Examiner(None, needs_library=False).examine,))
 
 

@@ -310,11 +310,12 @@ def _try_plan(options: NightlyOptions) -> int:
     from ctmr_core.cases.recipe import load_recipe
     from ctmr_core.engines import engine_identity
     from pipelines.flows.admission import Examiner
+    from pipelines.flows.policies import with_policy
 
     library = TemplateLibrary.open(options.library) if options.library else None
     examine = Examiner(None, needs_library=False).examine
     return plan_night(
-        load_recipe(options.recipe),
+        with_policy(load_recipe(options.recipe)),
         options.start.date(),
         0,
         options.mode,

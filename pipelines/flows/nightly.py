@@ -35,6 +35,7 @@ from pipelines.flows.nightly_news import News, announce
 from pipelines.flows.nightly_options import NightlyOptions
 from pipelines.flows.nightly_records import NightRecord, NightRecords
 from pipelines.flows.options import GenerateOptions, RunSummary
+from pipelines.flows.policies import with_policy
 
 prepare_prefect()
 
@@ -142,7 +143,7 @@ def _see_through(settings: NightlyOptions, records: NightRecords, record: NightR
 def _planned(settings: NightlyOptions, records: NightRecords, record: NightRecord) -> NightRecord:
     """Plan the night and keep the plan. Its number counts the nights planned before."""
     earlier = [other for date, other in records.all().items() if date != record.night and other.cases]
-    recipe = load_recipe(settings.recipe)
+    recipe = with_policy(load_recipe(settings.recipe))
     digest = recipe.source.digest if recipe.source else ""
     if settings.mode == "slice" and any(other.recipe_digest != digest for other in earlier):
         raise NightError(

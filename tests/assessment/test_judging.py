@@ -15,7 +15,7 @@ from ctmr_core.assessment.measuring import MEASURED
 from ctmr_core.assessment.verdicts import VERDICTS, policies_applied, read_verdicts, share_accepted
 from ctmr_core.errors import StoreError
 from ctmr_core.quality.noise import NoiseCheck
-from ctmr_core.quality.policy import Policy
+from ctmr_core.quality.policy import Policy, parse_policy
 from ctmr_core.store import Dataset, compact, create_snapshot, seal
 from tests.assessment.made import commit_candidate, head_case, make_judged
 from tests.store.store_maker import manifest_of
@@ -178,3 +178,15 @@ def test_the_document_of_a_policy_says_what_was_in_force(heads, tmp_path):
     assert document["policy"]["name"] == "strict"
     assert document["in_force"]["mr_contrast"][1]["mri_t1_gm_over_wm_high"] == 0.41
     assert document["in_force"]["hu_median"][1]["liver_high"] == 162.0
+
+
+def test_segmenters_run_where_their_sequence_is_and_once(heads, tmp_path, monkeypatch):
+    dataset, _ = make_judged(tmp_path / "d", heads)
+    text = "policy: 1\nsegmenters: [{name: net, source: 'tests.quality.test_agreement:made_thresholds', dice: %s, smallest_ml: 0,"
+    text += " roi: [40, 44, 40], mapping: {1: left cerebral white matter}}]"
+    strict, lenient = (parse_policy(text % dice, "p") for dice in (0.999, 0.0))
+    found = rejudge(dataset, strict)
+    assert (found.measured, found.kept, found.reasons) == (1, 2, {"agreement": 1})  # one head has a CT
+    monkeypatch.setattr("ctmr_core.assessment.measuring._candidate", lambda *_a, **_k: pytest.fail("measured again"))
+    assert rejudge(dataset, lenient).kept == 3
+    assert strict.digest != lenient.digest
