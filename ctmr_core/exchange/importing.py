@@ -214,7 +214,7 @@ def _adopt(dataset: Dataset, case: Case) -> None:
     table = Manifest.from_cases([case]).table
     if "case_key" not in table.column_names:
         table = table.append_column("case_key", pa.array([case.key]))
-    dataset.adopt(table)
+    dataset.adopt(table.cast(pa.schema([field.with_nullable(True) for field in table.schema])))  # other plans have other columns
 
 
 def _commit(

@@ -74,9 +74,7 @@ def commit_case(dataset: Dataset, case: Case, vocabulary: str = "maisi", affine:
     commit(dataset.storage, CommitRecord.accepted(case.case_id, case.key, attempt=0, attempt_id=attempt, stored=stored, row=row))
 
 
-def exchange_dataset(
-    folder: Path, cases: list[Case], vocabulary: str = "maisi", affine: np.ndarray | None = None
-) -> Dataset:
+def exchange_dataset(folder: Path, cases: list[Case], vocabulary: str = "maisi", affine: np.ndarray | None = None) -> Dataset:
     dataset = Dataset.create(folder, manifest_of(cases))
     for case in cases:
         commit_case(dataset, case, vocabulary, affine)

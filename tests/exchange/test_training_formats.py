@@ -102,7 +102,8 @@ def test_formats_with_one_list_of_labels_and_channels_say_what_they_can_not_hold
 def test_monai_loads_the_data_list(dataset: Dataset, tmp_path: Path) -> None:
     export(dataset, load_exporter("monai"), tmp_path)
     listed = {
-        key: monai.data.load_decathlon_datalist(tmp_path / "dataset.json", True, key) for key in ("training", "validation", "test")
+        key: monai.data.load_decathlon_datalist(tmp_path / "dataset.json", True, key)
+        for key in ("training", "validation", "test")
     }
     assert {key: len(items) for key, items in listed.items()} == {"training": 3, "validation": 1, "test": 1}
     assert all(0 <= item["fold"] < 5 for item in listed["training"])
@@ -175,7 +176,13 @@ def test_croissant_is_valid_and_its_records_load(dataset: Dataset, tmp_path: Pat
     described = mlcroissant.Dataset(jsonld=tmp_path / "croissant.json")
     assert not described.metadata.ctx.issues.errors
     records = [dict(record) for record in described.records("cases")]
-    assert [record["cases/case_id"] for record in records] == [b"case-0000", b"case-0001", b"case-0002", b"case-0003", b"case-0004"]
+    assert [record["cases/case_id"] for record in records] == [
+        b"case-0000",
+        b"case-0001",
+        b"case-0002",
+        b"case-0003",
+        b"case-0004",
+    ]
     assert records[3]["cases/split"] == b"test"
     file = described.metadata.distribution[0]
     assert file.sha256 == hashlib.sha256((tmp_path / "cases.parquet").read_bytes()).hexdigest()

@@ -90,6 +90,9 @@ def _make_repeatable(seg: Dataset, key: str) -> None:
     for name in ("InstanceCreationDate", "InstanceCreationTime", "SeriesDate", "SeriesTime"):
         if name in seg:
             delattr(seg, name)
+    for equipment in seg.get("ContributingEquipmentSequence", ()):
+        if "ContributionDateTime" in equipment:
+            del equipment.ContributionDateTime
     seg.ContentDate, seg.ContentTime = "20000101", "000000"  # type 1: something must stand there
     organization = uid_of(key, "segmentation dimensions")
     seg.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
