@@ -52,8 +52,8 @@ def wait_for_a_commit(dataset: Path, process: subprocess.Popen[str]) -> None:
 
 
 def left_behind() -> list[str]:
-    """Processes that a started command left running, after half a minute to end."""
-    deadline = time.monotonic() + 30
+    """Processes that a started command left running, after a minute and a half to end."""
+    deadline = time.monotonic() + 90
     while True:
         found = []
         for process in psutil.process_iter():
