@@ -164,7 +164,9 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"| {name} | {seconds:.2f} | {one['peaks'][name]:,.0f} |")
     lines.append(f"| **all checks** | **{one['seconds']:.2f}** | **{one['peak_mb']:,.0f}** |")
     if "loop" in result:
-        lines.append(f"| loop over labels: mean, median, spread | {result['loop']['seconds']:.2f} | {result['loop']['peak_mb']:,.0f} |")
+        lines.append(
+            f"| loop over labels: mean, median, spread | {result['loop']['seconds']:.2f} | {result['loop']['peak_mb']:,.0f} |"
+        )
     lines.append(f"\nLibraries {one['libraries_mb']:,.0f} MB; with the volume {one['loaded_mb']:,.0f} MB.")
     return "\n".join(lines)
 

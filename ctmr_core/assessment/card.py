@@ -44,11 +44,15 @@ _COLUMNS = {
 }
 #: What no engine or body of this factory has; a card must say so.
 LIMITS = (
-    "Every image is synthetic. Accuracy measured on these data says nothing about accuracy in patients until it was measured there.",
-    "Parametric bodies are built from shapes: gut without peristalsis and contents of real variety, vessels without their small "
-    "branches, no anatomical variants (accessory organs, situs inversus, transplants), no implants, no surgery.",
-    "Lesions are deformed balls with a rim and a texture. There is no infiltration, no shift of surrounding tissue, no "
-    "calcification pattern, no enhancement over time.",
+    "Every image is synthetic. Accuracy measured on it says nothing about accuracy in patients.",
+    (
+        "Parametric bodies are built from shapes: no peristalsis, no small branches of vessels, no variants (accessory "
+        "organs, situs inversus, transplants), no implants, no surgery."
+    ),
+    (
+        "Lesions are deformed balls with a rim and a texture: no infiltration, no shift of surrounding tissue, no patterns of "
+        "calcification, no enhancement over time."
+    ),
     "Artefacts are those that the engine models. Metal, motion of single organs and vendor reconstructions are not among them.",
     "No sex, age or ethnicity is recorded, because no body has any: fairness can't be studied with these data.",
     "Labels are the truth of the body from which the image was made, not what an expert would draw on the image.",
@@ -104,8 +108,10 @@ def card(dataset: Dataset, facts: Facts | None = None) -> str:
         *_front_matter(facts),
         f"# {facts.name}",
         "",
-        f"{summary.cases:,} labelled synthetic CT and MR volumes of {summary.bodies:,} bodies, {facts.bytes / 1e9:,.2f} GB. {state}"
-        f"Digest `{facts.digest}`.",
+        (
+            f"{summary.cases:,} labelled synthetic CT and MR volumes of {summary.bodies:,} bodies, {facts.bytes / 1e9:,.2f} GB. "
+            f"{state}Digest `{facts.digest}`."
+        ),
         "",
         "No voxel is a measurement of a patient. Made and checked by ctmr-factory.",
         "",
@@ -248,7 +254,7 @@ def _measures(dataset: Dataset, digest: str) -> tuple[dict[str, Any] | None, boo
     """The newest measures of this very set, else of another state of it."""
     documents = read_documents(dataset)
     own = [document for document in documents if document.get("cases_digest") == digest]
-    return (own or documents or [None])[0], bool(own)
+    return next(iter(own or documents), None), bool(own)
 
 
 def _front_matter(facts: Facts) -> list[str]:
@@ -285,8 +291,10 @@ def _quality(facts: Facts) -> list[str]:
     judged = facts.counts.get("accepted", 0) + facts.counts.get("rejected", 0)
     rejected = facts.counts.get("rejected", 0)
     lines = [
-        "Every attempt at a case is judged before it is published; a failed one is made again with new random draws. "
-        f"Of {judged:,} cases in the dataset {rejected:,} ({rejected / max(judged, 1):.1%}) failed every attempt and are not in it.",
+        (
+            "Every attempt at a case is judged before it is published; a failed one is made again with new random draws. "
+            f"Of {judged:,} cases {rejected:,} ({rejected / max(judged, 1):.1%}) failed every attempt and are left out."
+        ),
         "",
     ]
     if facts.failed:

@@ -23,10 +23,13 @@ _BRAIN_HOSTS = {
 class LesionContrastCheck(ScoredCheck):
     """Distance of a lesion's median from its host's, over the host's spread (1.4826 MAD): the largest of all sequences counts.
 
+    The host is, of the labels the lesion may grow in, the one most of its surface lies on; of heads any tissue of the brain.
+
     A lesion that shows in one sequence may be hidden in others; one that shows in none teaches a network to guess.
     """
 
     name = "lesion_contrast"
+    version = "2"
     #: Spread includes noise: 0.15 of it over some hundred voxels is still seen. Lesions under ``voxels`` are passed over.
     thresholds: ClassVar[Thresholds] = {"contrast": 0.15, "voxels": 30.0}
 
@@ -40,7 +43,7 @@ class LesionContrastCheck(ScoredCheck):
             if name not in vocabulary or not candidate.census.voxels(vocabulary.label(name).id):
                 continue
             lesion_id = vocabulary.label(name).id
-            host_ids = [vocabulary.label(host).id for host in hosts if host in vocabulary and host != "body"]
+            host_ids = _host(candidate, lesion_id, hosts)
             scores[f"{name}/voxels"] = float(candidate.census.voxels(lesion_id))
             for sequence in candidate.images:
                 table = candidate.histogram(sequence)
@@ -61,3 +64,15 @@ class LesionContrastCheck(ScoredCheck):
             for name, contrast in best.items()
             if contrast < limits["contrast"]
         ]
+
+
+def _host(candidate: Candidate, lesion: int, hosts: tuple[str, ...]) -> list[int]:
+    """Ids of the label that most of the lesion's surface lies on; all ``hosts`` where it lies on none of them."""
+    vocabulary = candidate.label_map.vocabulary
+    known = [vocabulary.label(host).id for host in hosts if host in vocabulary and host != "body"]
+    around = known
+    if vocabulary.name == "brain":
+        around = [label.id for label in vocabulary if label.group == "brain"]
+    faces = {label: candidate.contacts.between([lesion], [label]) for label in around}
+    most = max(faces, key=lambda label: faces[label], default=0)
+    return [most] if faces.get(most) else known

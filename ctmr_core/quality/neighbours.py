@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+from ctmr_core.anatomy.vocabulary import Vocabulary
 from ctmr_core.cases.case import Case
 from ctmr_core.quality.base import Candidate, ScoredCheck
 from ctmr_core.quality.contacts import Contacts
 from ctmr_core.quality.settings import Thresholds
-from ctmr_core.quality.structures import box_gap, shows_anatomy, structures_of
+from ctmr_core.quality.structures import Structure, box_gap, shows_anatomy, structures_of
 
 #: Structures that touch or nearly touch in everybody: the pair and the mm their boxes may lie apart (coarse voxels included).
 PARTNERS: dict[str, tuple[tuple[str, str, float], ...]] = {
@@ -47,6 +48,27 @@ STRANGERS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "brain": (("left putamen", "right putamen"), ("left hippocampus", "right hippocampus"), ("eyes", "brain stem")),
 }
+#: organ -> structures above and below it: where both are in view, and nothing is cut off at the sides, so is the organ.
+WITNESSES: dict[str, dict[str, tuple[str, ...]]] = {
+    "maisi": {
+        "liver": ("right kidney", "right lung lower lobe"),
+        "spleen": ("left kidney", "left lung lower lobe"),
+        "stomach": ("left kidney", "left lung lower lobe"),
+        "pancreas": ("left lung lower lobe", "vertebrae L3"),
+        "heart": ("left lung upper lobe", "liver"),
+        "left lung lower lobe": ("left lung upper lobe", "spleen"),
+        "right lung lower lobe": ("right lung upper lobe", "liver"),
+        "aorta": ("vertebrae L1", "vertebrae L2"),
+        "colon": ("liver", "bladder"),
+        "small bowel": ("liver", "bladder"),
+        "bladder": ("left gluteus maximus", "right gluteus maximus", "prostate"),
+    },
+    "brain": {
+        "brain stem": ("left thalamus", "left cerebellum cortex"),
+        "3rd ventricle": ("left thalamus", "right thalamus"),
+    },
+}
+_WITNESS_VOXELS = 200
 #: lesion -> labels it may grow in; others of its surface are foreign. Lesions may border on each other.
 HOSTS: dict[str, tuple[str, ...]] = {
     "lung tumor": (
@@ -65,19 +87,26 @@ HOSTS: dict[str, tuple[str, ...]] = {
 #: Groups of labels that the skin, or its stand-in, always covers.
 _INNER_GROUPS = frozenset({"organ", "heart", "lung", "bone", "vessel"})
 _BODY = "body"
+_OTHER = {"left": "right", "right": "left"}
+#: Both sides of these reach about as far, so the one is not whole while the other is out of view.
+_TWIN_GROUPS = frozenset({"brain"})
+_TWIN_VOXELS = 100
 
 
 class NeighboursCheck(ScoredCheck):
-    """Organs don't lie open to the air, strangers don't touch, partners are near, lesions are in their hosts.
+    """Organs don't lie open to the air, strangers don't touch, partners are near, lesions are in their hosts, and no organ is
+    absent where what lies on two sides of it, or its twin on the other side of the body, is in view.
 
+    Templates may lack labels, so absence is only asked of made bodies.
     Openness and contacts are only asked of label maps that have a body around their organs.
     """
 
     name = "neighbours"
+    version = "2"
     #: host_share: of a lesion's surface on its host or another lesion; lesions are clipped to 80 % of their
     #: volume inside the host.
     #: open_share: of the surface of all inner structures together that faces background.
-    thresholds: ClassVar[Thresholds] = {"host_share": 0.3, "open_share": 0.02, "stranger_faces": 4.0}
+    thresholds: ClassVar[Thresholds] = {"host_share": 0.3, "open_share": 0.02, "stranger_faces": 4.0, "absent": 0.0}
 
     def applies(self, case: Case) -> bool:
         return shows_anatomy(case)
@@ -92,6 +121,8 @@ class NeighboursCheck(ScoredCheck):
         for a, b in STRANGERS.get(vocabulary.name, ()):
             if a in structures and b in structures:
                 scores[f"touch/{a}/{b}"] = float(contacts.between([structures[a].id], [structures[b].id]))
+        if _sides_in_view(candidate):
+            scores |= {f"absent/{name}": 1.0 for name in _absent(structures, vocabulary)}
         lesions = [s.id for s in structures.values() if vocabulary.label(s.id).group == "lesion"]
         for name, hosts in HOSTS.items():
             if name in structures and any(host in structures for host in hosts):
@@ -104,8 +135,10 @@ class NeighboursCheck(ScoredCheck):
         return scores
 
     def decide(self, case: Case, scores: Mapping[str, float], limits: Mapping[str, float]) -> list[str]:
-        del case
         reasons = []
+        absent = [name.removeprefix("absent/") for name in scores if name.startswith("absent/")]
+        if len(absent) > limits["absent"] and case.template_id is None:
+            reasons.append(f"not there, though what lies around it is: {', '.join(absent[:6])}")
         for name, value in scores.items():
             kind, _, rest = name.partition("/")
             a, _, b = rest.partition("/")
@@ -120,6 +153,28 @@ class NeighboursCheck(ScoredCheck):
                 allowed = f"{limits['open_share']:.0%}"
                 reasons.append(f"inner structures lie open to the air: {value:.1%} of their surface; allowed: {allowed}")
         return reasons
+
+
+def _sides_in_view(candidate: Candidate) -> bool:
+    """Whether no label touches a face of the volume along x or y."""
+    nx, ny, _ = candidate.label_map.size
+    boxes = [entry.box for entry in candidate.census.entries.values()]
+    return all(box[0] > 0 and box[1] > 0 and box[3] < nx and box[4] < ny for box in boxes)
+
+
+def _absent(structures: Mapping[str, Structure], vocabulary: Vocabulary) -> list[str]:
+    """Organs that must be in view and are not: witnesses see them, or their twin is whole."""
+    there = {name for name, structure in structures.items() if structure.voxels >= _WITNESS_VOXELS}
+    missing = [
+        name for name, around in WITNESSES.get(vocabulary.name, {}).items() if name not in structures and there >= {*around}
+    ]
+    for name in sorted(structures):
+        side = name.partition(" ")[0]
+        twin = name.replace(side, _OTHER.get(side, side), 1)
+        paired = twin != name and twin in vocabulary and vocabulary.label(name).group in _TWIN_GROUPS
+        if paired and twin not in structures and structures[name].whole and structures[name].voxels >= _TWIN_VOXELS:
+            missing.append(twin)
+    return missing
 
 
 def _open_share(contacts: Contacts, inner: list[int]) -> float:

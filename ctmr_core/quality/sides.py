@@ -24,6 +24,29 @@ _LOBES = (
     ("right lung upper lobe", "right lung middle lobe"),
     ("right lung upper lobe", "right lung lower lobe"),
 )
+#: In front of one another in everybody, lying or standing: (further to the front, further to the back).
+_IN_FRONT_OF = (
+    ("liver", "left autochthon"),
+    ("liver", "right autochthon"),
+    ("heart", "left autochthon"),
+    ("heart", "right autochthon"),
+    ("stomach", "left autochthon"),
+    ("bladder", "sacrum"),
+    ("sternum", "heart"),
+    ("eyes", "brain stem"),
+    ("brain stem", "left cerebellum cortex"),
+    ("brain stem", "right cerebellum cortex"),
+    ("left putamen", "left cerebellum cortex"),
+    ("right putamen", "right cerebellum cortex"),
+)
+_ABOVE = (
+    ("left thalamus", "brain stem"),
+    ("right thalamus", "brain stem"),
+    ("left caudate", "left cerebellum cortex"),
+    ("right caudate", "right cerebellum cortex"),
+    ("liver", "bladder"),
+    ("heart", "colon"),
+)
 _SMALLEST = 20  # voxels a structure must have in view to be asked
 
 
@@ -61,9 +84,13 @@ class SidesCheck(ScoredCheck):
 
 
 class OrderCheck(ScoredCheck):
-    """Vertebrae and ribs follow one another from head to foot without a gap, lobes of the lungs lie as they should."""
+    """Vertebrae and ribs follow one another from head to foot without a gap; front is front and head is head.
+
+    pitch, drop, ahead: mm to the vertebra above, to what lies above, from what lies behind to what lies in front.
+    """
 
     name = "order"
+    version = "2"
     #: mm from one vertebra's middle to the next: 12 (C4-C5) to 36 (L3-L4) in adults (ICRP 110 phantoms), with room for kyphosis
     #: and partial bodies at the edge of view. No level may be missing between two that are there.
     thresholds: ClassVar[Thresholds] = {"pitch_low": 6.0, "pitch_high": 55.0, "missing": 0.0, "disordered": 0.0}
@@ -94,6 +121,12 @@ class OrderCheck(ScoredCheck):
             upper_lobe, lower_lobe = structures.get(upper_name), structures.get(lower_name)
             if upper_lobe and lower_lobe and upper_lobe.whole and lower_lobe.whole:
                 scores[f"drop/{lower_name}"] = upper_lobe.center[2] - lower_lobe.center[2]
+        for kind, pairs, axis in (("drop", _ABOVE, 2), ("ahead", _IN_FRONT_OF, 1)):
+            for first_name, second_name in pairs:
+                a, b = structures.get(first_name), structures.get(second_name)
+                # a cut across the body leaves the front in front, not the upper above
+                if a and b and (kind == "ahead" or (a.whole and b.whole)):
+                    scores[f"{kind}/{second_name} and {first_name}"] = a.center[axis] - b.center[axis]
         return scores
 
     def decide(self, case: Case, scores: Mapping[str, float], limits: Mapping[str, float]) -> list[str]:
@@ -105,6 +138,9 @@ class OrderCheck(ScoredCheck):
         above = [name.removeprefix("drop/") for name, mm in scores.items() if name.startswith("drop/") and mm <= 0]
         if len(above) > limits["disordered"]:
             reasons.append(f"above what should lie above it: {', '.join(above[:6])}")
+        behind = [name.removeprefix("ahead/") for name, mm in scores.items() if name.startswith("ahead/") and mm <= 0]
+        if len(behind) > limits["disordered"]:
+            reasons.append(f"front and back are swapped: {', '.join(behind[:6])}")
         for name, mm in scores.items():
             if name.startswith("pitch/") and not limits["pitch_low"] <= mm <= limits["pitch_high"]:
                 level = name.removeprefix("pitch/")

@@ -21,17 +21,24 @@ _SMALLEST_BACKGROUND = 0.01  # share of the volume that must be background to be
 
 
 class SurroundingsCheck(ScoredCheck):
-    """CT: bright voxels outside the body, away from the skin, relative to the body. MR: the background's 95th percentile
-    relative to the body's median.
+    """CT: bright voxels outside the body, away from the skin, relative to the body, and the median HU of what is outside.
+    MR: the background's 95th percentile relative to the body's median.
 
     The rim of two thinned voxels around the body is left out: partial volume makes it bright.
     """
 
     name = "surroundings"
+    version = "2"
     #: Pieces of a table make up 8-28 % of the body's voxels, scans whose table was removed less than 0.3 % (MAISI's body
     #: envelope), one with its thin cloth 1.3 %. The
     #: background of magnitude MR is noise, some percent of the signal; ghosts and wrap-around reach a third of it.
-    thresholds: ClassVar[Thresholds] = {"ct_stray_share": 0.02, "mr_background": 0.4}
+    #: Air is -1000 HU by definition; scanners pad with -1024 and store down to -1100. An image shifted by 50 HU has no air left.
+    thresholds: ClassVar[Thresholds] = {
+        "ct_stray_share": 0.02,
+        "ct_air_low": -1100.0,
+        "ct_air_high": -950.0,
+        "mr_background": 0.4,
+    }
 
     def applies(self, case: Case) -> bool:
         return shows_anatomy(case)
@@ -45,8 +52,10 @@ class SurroundingsCheck(ScoredCheck):
         scores: dict[str, float] = {}
         for sequence, image in candidate.images.items():
             if is_ct(sequence):
-                stray = np.count_nonzero((image[region] > _NOT_AIR_HU) & away)
-                scores[f"{sequence}/stray_share"] = float(stray / np.count_nonzero(body))
+                outside = image[region][away]
+                scores[f"{sequence}/stray_share"] = float(np.count_nonzero(outside > _NOT_AIR_HU) / np.count_nonzero(body))
+                if outside.size >= _SMALLEST_BACKGROUND * away.size:
+                    scores[f"{sequence}/air"] = float(np.median(outside))
             elif not sequence.startswith(_WITHOUT_BACKGROUND) and np.count_nonzero(away) >= _SMALLEST_BACKGROUND * away.size:
                 background = float(np.percentile(image[region][away], 95))
                 scores[f"{sequence}/background"] = background / max(candidate.histogram(sequence).body.median, 1.0)
@@ -60,6 +69,9 @@ class SurroundingsCheck(ScoredCheck):
             if what == "stray_share" and value > limits["ct_stray_share"]:
                 allowed = f"{limits['ct_stray_share']:.1%}"
                 reasons.append(f"{sequence} shows something beside the body: {value:.1%} of its volume; allowed: {allowed}")
+            elif what == "air" and not limits["ct_air_low"] <= value <= limits["ct_air_high"]:
+                allowed = f"{limits['ct_air_low']:g}..{limits['ct_air_high']:g}"
+                reasons.append(f"{sequence}: the air around the body has {value:.0f} HU; allowed: {allowed}")
             elif what == "background" and value > limits["mr_background"]:
                 allowed = f"{limits['mr_background']:.2f}"
                 reasons.append(f"{sequence}: the background has {value:.2f} of the body's signal; allowed: {allowed}")

@@ -173,3 +173,22 @@ def test_unlabelled_bodies_are_judged_where_that_is_possible():
     assert ContinuityCheck().run(found).scores
     assert GapsCheck().run(found).passed
     assert not AlignmentCheck().applies(bare)
+
+
+def test_air_that_is_no_air_is_named():
+    assert "the air around the body has" in reasons(SurroundingsCheck(), lambda image: image + np.int16(80))
+    assert "the air around the body has" not in reasons(SurroundingsCheck(), lambda image: image + np.int16(10))
+
+
+def test_a_lesion_is_compared_with_the_label_it_lies_on():
+    plain = candidate("head")
+    voxels = plain.label_map.voxels.copy()
+    ids = {label.name: label.id for label in plain.label_map.vocabulary}
+    thalamus = voxels == ids["left thalamus"]
+    inside = ndimage.binary_erosion(thalamus)
+    voxels[inside] = ids["enhancing brain tumor"]  # looks like the thalamus it lies in
+    case = plain.case.model_copy(update={"lesions": (Lesion(label="enhancing brain tumor", diameter=16.0),)})
+    hidden = Candidate(case, LabelMap(voxels, plain.label_map.affine, plain.label_map.vocabulary), plain.images)
+    scores = LesionContrastCheck().measure(hidden)
+    contrasts = [value for name, value in scores.items() if "/mri" in name]
+    assert 0 < max(contrasts) < 0.5, "its rim, which is partial volume, against its core; white matter would be far off"

@@ -219,3 +219,25 @@ def test_norms_name_labels_of_their_vocabulary():
     for (vocabulary, label), (low, high) in norms().items():
         assert label in {entry.name for entry in load_vocabulary(vocabulary)}
         assert 0 < low < high
+
+
+@pytest.mark.parametrize("kind", ["torso", "head"])
+def test_a_body_turned_over_is_named(kind):
+    assert "front and back are swapped" in reasons(OrderCheck(), kind, lambda v, _: v[:, ::-1])
+    assert "above what should lie above it" in reasons(OrderCheck(), kind, lambda v, _: v[:, :, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "organ", "instead"),
+    [("torso", "liver", "body"), ("torso", "heart", "body"), ("torso", "colon", "body"), ("head", "left putamen", "eyes")],
+)
+def test_an_absent_organ_is_named_in_made_bodies_only(kind, organ, instead):
+    assert "not there" not in reasons(NeighboursCheck(), kind)
+    gone = candidate(kind, relabel(organ, instead))
+    check = NeighboursCheck()
+    scores = check.measure(gone)
+    named = [reason for reason in check.decide(gone.case, scores, dict(check.thresholds)) if "not there" in reason]
+    assert len(named) == 1
+    assert organ in named[0]
+    template = gone.case.model_copy(update={"body": "template:t"})
+    assert not [reason for reason in check.decide(template, scores, dict(check.thresholds)) if "not there" in reason]
