@@ -26,8 +26,8 @@ class AlignmentCheck(ScoredCheck):
     """
 
     name = "alignment"
-    #: Partial volume and drawn outlines move an edge by up to a voxel.
-    thresholds: ClassVar[Thresholds] = {"voxels": 1.5}
+    #: Rendered bodies and public scans with drawn or network labels lie within 0.1; a shift by a voxel is seen as 0.9 or more.
+    thresholds: ClassVar[Thresholds] = {"voxels": 0.75}
 
     def applies(self, case: Case) -> bool:
         return shows_anatomy(case)

@@ -14,7 +14,7 @@ from ctmr_core.cases.label_maps import build_label_map
 from ctmr_core.engines import load_engine
 from ctmr_core.quality.alignment import AlignmentCheck, SequencesCheck
 from ctmr_core.quality.base import Candidate, ScoredCheck
-from ctmr_core.quality.continuity import ContinuityCheck
+from ctmr_core.quality.continuity import ContinuityCheck, _trend
 from ctmr_core.quality.histogram import GapsCheck, HuSpreadCheck
 from ctmr_core.quality.lesion_contrast import LesionContrastCheck
 from ctmr_core.quality.noise import NoiseCheck
@@ -192,3 +192,16 @@ def test_a_lesion_is_compared_with_the_label_it_lies_on():
     scores = LesionContrastCheck().measure(hidden)
     contrasts = [value for name, value in scores.items() if "/mri" in name]
     assert 0 < max(contrasts) < 0.5, "its rim, which is partial volume, against its core; white matter would be far off"
+
+
+def test_a_slope_that_the_midline_interrupts_is_no_seam():
+    steps = np.array([1, 2, 3, 4, 5, 9, 10, 11, 12, 13])
+    slope = np.array([0.0, 0.0, -0.1, -0.2, -0.3, 0.8, 0.6, 0.4, 0.2, 0.0])
+    assert np.abs(slope - _trend(slope, steps)).max() < 0.45
+    jump = np.where(steps == 3, 1.0, 0.0)
+    assert np.abs(jump - _trend(jump, steps)).max() == 1.0
+
+
+def test_labels_a_voxel_beside_the_image_are_named():
+    for axis in range(3):
+        assert "voxels beside its labels" in reasons(AlignmentCheck(), lambda image, axis=axis: np.roll(image, 1, axis))
