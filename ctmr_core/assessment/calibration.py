@@ -152,6 +152,8 @@ def _overlap(score: str, *unused: object) -> Pair:
 
 def _constant(score: str, *unused: object) -> Pair:
     del unused
+    if not score.endswith("/range"):
+        return None, None
     return ("ct_range" if is_ct(score.partition("/")[0]) else "mr_range"), None
 
 

@@ -19,8 +19,9 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from ctmr_core.assessment import layout
+from ctmr_core.assessment.measuring import measured_between, stored_by_key
 from ctmr_core.assessment.verdicts import read_verdicts
-from ctmr_core.assessment.where import parse_where
+from ctmr_core.assessment.where import COLUMNS, parse_where
 from ctmr_core.errors import StoreError
 from ctmr_core.quality.policy import Policy
 from ctmr_core.store.dataset import Dataset
@@ -98,8 +99,7 @@ def curate(dataset: Dataset, policy: Policy, selection: Selection) -> Curated:
     if selection.min_score:
         keep("score", pc.greater_equal(rows["score"], selection.min_score))
     if expression is not None:
-        chosen = dataset.catalog.to_table(columns=["case_key"], filter=expression)["case_key"].combine_chunks()
-        keep("condition", pc.is_in(rows["case_key"], value_set=chosen))
+        keep("condition", pc.is_in(rows["case_key"], value_set=_keys_where(dataset, expression, "scores" in selection.where)))
     if selection.sequences:
         wanted = set(selection.sequences)
         keep("sequences", pa.array([wanted <= set(text.split("+")) for text in rows["sequence_set"].to_pylist()], pa.bool_()))
@@ -137,6 +137,31 @@ def _expression(selection: Selection) -> pads.Expression | None:
     for part in parts[1:]:
         joined = joined & part
     return joined
+
+
+def _keys_where(dataset: Dataset, expression: pads.Expression, of_scores: bool) -> pa.Array:
+    """Keys of the cases the condition holds for; scores measured later count before those of the catalog."""
+    measured = layout.tables(dataset.storage, "measured") if of_scores else []
+    if not measured:
+        return dataset.catalog.to_table(columns=["case_key"], filter=expression)["case_key"].combine_chunks()
+    found = [pa.array([], pa.string())]
+    for batch in dataset.catalog.scanner(columns=[*COLUMNS, "scores"], batch_readahead=4, fragment_readahead=1).to_batches():
+        rows = pa.Table.from_batches([batch])
+        later = measured_between(dataset.storage, measured, rows) if rows.num_rows else None
+        if later is not None:
+            rows = rows.set_column(rows.column_names.index("scores"), "scores", _joined_scores(rows, later))
+        found += rows.filter(expression)["case_key"].chunks
+    return pa.concat_arrays(found)
+
+
+def _joined_scores(rows: pa.Table, later: pa.Table) -> pa.Array:
+    known = stored_by_key(later)
+    joined = []
+    for key, scores in zip(rows["case_key"].to_pylist(), rows["scores"].to_pylist(maps_as_pydicts="strict"), strict=True):
+        if key in known:
+            scores |= {f"{check}/{name}": value for check, own in known[key].scores.items() for name, value in own.items()}
+        joined.append(sorted(scores.items()))
+    return pa.array(joined, rows.schema.field("scores").type)
 
 
 def _with_verdicts(dataset: Dataset, policy: Policy, rows: pa.Table) -> pa.Table:

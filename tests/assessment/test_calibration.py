@@ -103,6 +103,7 @@ def test_a_real_ct_and_a_real_t1_teach_the_thresholds_they_pass(real_data):
     assert policy.checks["hu_median"]["liver_low"] == pytest.approx(47, abs=3)
     assert 0.5 < policy.checks["mr_contrast"]["mri_t1_gm_over_wm_high"] < 0.85
     assert policy.checks["overlap"]["ct_dice"] > 0.95
+    assert policy.checks["constant"]["ct_range"] > 100
     checks = {check.name: check for check in load_checks()}
     for scores, sequence in zip(volumes, ("ct", "mri_t1_skull_stripped"), strict=True):
         case = Case(case_id="a", body="template:t", sequences=(sequence,), size=(64, 64, 64), spacing=(1, 1, 1))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ctmr_core.assessment import verdicts
 from ctmr_core.assessment.curation import Selection, curate, snapshot_curated
 from ctmr_core.assessment.layout import write_table
+from ctmr_core.assessment.measuring import Measured, measured_table
 from ctmr_core.assessment.verdicts import JUDGED
 from ctmr_core.assessment.where import COLUMNS, parse_where
 from ctmr_core.cases.case import Case
@@ -184,3 +185,15 @@ def test_the_choice_does_not_depend_on_the_order_of_the_catalog(dataset, tmp_pat
     keep_verdicts(other, {f"case-{i:04d}": (i != 3, i / 12) for i in range(12)})
     selection = Selection(balance=("center",), per_stratum=2)
     assert curate(other, POLICY, selection) == curate(dataset, POLICY, selection)
+
+
+def test_conditions_see_scores_that_were_measured_later(tmp_path):
+    made = make_dataset(tmp_path / "d", [varied(i) for i in range(4)])
+    keep_verdicts(made, {f"case-{i:04d}": (True, 1.0) for i in range(4)})
+    found = [
+        Measured(f"case-{i:04d}", made.row(f"case-{i:04d}")["case_key"], ("agreement@1",), {"agreement/net/ct/liver": i / 4})
+        for i in (1, 2, 3)
+    ]
+    write_table(made.storage, "measured", measured_table(found))
+    assert numbers(made, where="scores['agreement/net/ct/liver'] >= 0.5") == [2, 3]
+    assert numbers(made, where="scores['agreement/net/ct/liver'] is None") == [0]
