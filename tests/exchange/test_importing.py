@@ -103,7 +103,7 @@ def test_pairs_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> None:
         PairImport(case_id="first", images={"ct": good[0]}, labels=good[1], checks="skip"),
         PairImport(case_id="second", images={"ct": small[0]}, labels=good[1], checks="skip"),
     ]
-    with pytest.raises(AnatomyError, match="case second.*not on the grid"):
+    with pytest.raises(AnatomyError, match=r"case second.*not on the grid"):
         import_pairs(dataset, pairs)
     assert list(Dataset.open(dataset.uri)) == ["first"]
     with pytest.raises(ExchangeError, match="does not pass the checks"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 
 from ctmr_core.exchange import export, load_exporter
 from tests.exchange.exchange_maker import exchange_case, exchange_dataset, oblique_affine, straight_affine

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 from contourpy import LineType, contour_generator
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import RTStructureSetStorage
+from pydicom.tag import Tag
+from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 from scipy.ndimage import find_objects
 
 from ctmr_core.exchange.base import ExportCase
 from ctmr_core.exchange.dicom.study import LPS, begin, save, uid_of
 
+_CONTOUR_DATA = Tag("ContourData")
 _HALF_WAY = 0.5  # between voxel centres inside and outside
 
 
@@ -30,6 +33,7 @@ def write_structure_set(case: ExportCase, labels: np.ndarray, images: list[Datas
         return
     key = case.entry.case_key
     ds = begin(case, RTStructureSetStorage, uid_of(key, "structure set"), "RTSTRUCT")
+    ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian  # explicit VR has no room for outlines beyond 64 kB
     ds.SeriesInstanceUID = uid_of(key, "structure set series")
     ds.SeriesNumber = 101
     ds.InstanceNumber = 1
@@ -86,7 +90,9 @@ def _contour(points: np.ndarray, reference: Dataset) -> Dataset:
     item.ContourImageSequence = Sequence([reference])
     item.ContourGeometricType = "CLOSED_PLANAR"
     item.NumberOfContourPoints = len(points)
-    item.ContourData = [f"{value:.3f}" for value in (np.round(points, 3) + 0.0).ravel()]
+    text = "\\".join([f"{value:.3f}" for value in (np.round(points, 3) + 0.0).ravel().tolist()]).encode("ascii")
+    text += b" " * (len(text) % 2)
+    item[_CONTOUR_DATA] = RawDataElement(_CONTOUR_DATA, "DS", len(text), text, 0, True, True)  # as read: not checked one by one
     return item
 
 

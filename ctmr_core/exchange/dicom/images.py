@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import numpy as np
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, MRImageStorage
 
 from ctmr_core.anatomy.sequences import is_ct
@@ -40,9 +39,12 @@ def write_series(case: ExportCase, sequence: str, number: int, folder: Path) -> 
     series.SliceThickness = _decimal(case.spacing[2])
     series.Rows, series.Columns = slices.shape[1:]
     normal = np.cross(*_directions(to_lps).reshape(2, 3))
+    del series.SOPInstanceUID, series.file_meta.MediaStorageSOPInstanceUID
     headers = []
     for place, pixels in enumerate(slices):
-        header = copy.deepcopy(series)
+        header, header.file_meta = Dataset(), FileMetaDataset()
+        header.update(series)  # shares its elements; those of the slice alone are not among them
+        header.file_meta.update(series.file_meta)
         instance = uid_of(case.entry.case_key, sequence, str(place))
         header.SOPInstanceUID = instance
         header.InstanceNumber = place + 1
