@@ -6,6 +6,7 @@
     quality/measured-<digest12>.parquet                  scores measured later than the catalog's
     quality/verdicts-<policy16>-<digest12>.parquet       verdicts under that policy
     quality/duplicates-<digest12>.parquet                pairs of cases that are alike
+    quality/set-<digest12>.json                          measures of the whole set (see ``set_measures``)
 
 Files are made once and never changed: their names hold a digest of their content.
 """

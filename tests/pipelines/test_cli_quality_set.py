@@ -29,6 +29,12 @@ def answer_of(*arguments: object, code: int = 0) -> Any:
     return json.loads(run(*arguments, "--json", code=code))
 
 
+@pytest.fixture(autouse=True)
+def _few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals of distances take most of the time."""
+    monkeypatch.setattr("ctmr_core.assessment.frechet._DRAWS", 3)
+
+
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return small_set(tmp_path_factory.mktemp("quality") / "set", [small_case(i) for i in range(CASES)])
@@ -120,3 +126,11 @@ def test_drift_between_snapshots(tmp_path: Path) -> None:
     assert "drifted" in shown
     assert "nothing moved" in run("drift", dataset.uri, "night-1", "night-1")
     assert "no such snapshot" in run("drift", dataset.uri, "night-1", "night-9", code=1)
+
+
+def test_a_set_in_an_object_store_is_measured_there(s3_uri: str) -> None:
+    dataset = small_set(s3_uri, [small_case(i) for i in range(3)])
+    found = answer_of("set", s3_uri, "--pairs", 1, "--reference", s3_uri, code=1)
+    assert found["measures"]["frechet"]["ct"]["distance"] == pytest.approx(0, abs=1e-5)
+    assert found["measures"]["duplicates"]["counts"]["reference-image"] == 3  # every case is in the reference, itself
+    assert read_documents(dataset)[0]["digest"] == found["digest"]
