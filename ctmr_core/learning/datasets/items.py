@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -34,13 +34,24 @@ def make_item(
     image = np.empty((len(images), *shape), np.float32)
     for channel, voxels in enumerate(images):
         image[channel] = voxels
-    mapped = labels if table is None else table[labels] if labels.dtype.itemsize > 1 else np.take(table, labels)
+    mapped = labels if table is None else _mapped(labels, table)
     label = _c_order(mapped.astype(np.int32) if mapped.dtype == np.uint16 else mapped)  # PyTorch computes little with uint16
     return {"image": _meta_tensor(image, affine, facts), "label": _meta_tensor(label[None], affine, facts)}
 
 
+def _mapped(labels: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """``table[labels]``, for bytes in a quarter of its time; read-only or in another memory order."""
+    if labels.dtype != np.uint8 or len(table) != 256:
+        return table[labels]
+    order: Literal["C", "F"] = "F" if labels.flags.f_contiguous else "C"
+    data = labels.tobytes(order).translate(table.tobytes())
+    return np.frombuffer(data, np.uint8).reshape(labels.shape, order=order)
+
+
 def _c_order(voxels: np.ndarray) -> np.ndarray:
-    return voxels if voxels.flags.c_contiguous else turned(voxels.T)
+    if voxels.flags.c_contiguous:
+        return voxels if voxels.flags.writeable else voxels.copy()
+    return turned(voxels.T)
 
 
 def _meta_tensor(voxels: np.ndarray, affine: np.ndarray, facts: dict[str, Any]) -> torch.Tensor:

@@ -20,8 +20,10 @@ from ctmr_core.learning.datasets.patches import Border, Patch, place_patch
 from ctmr_core.learning.datasets.sampling import Centre, Centres
 from ctmr_core.store.dataset import Dataset
 from ctmr_core.store.lazy import LazyArray
+from ctmr_core.store.volumes import CHUNK
 
 Size = tuple[int, int, int]
+_ALIGN = CHUNK // 2
 
 
 class PatchDataset(EpochDataset):
@@ -32,8 +34,10 @@ class PatchDataset(EpochDataset):
     items: patches an epoch, default ``patches_per_case`` for every case. splits: of ``train``, ``val``, ``test``; None for all.
     filter: on columns of the catalog. foreground, class_weights (class name or id -> weight), jitter (default an eighth of the
     patch): see :class:`~ctmr_core.learning.datasets.sampling.Centres`. min_voxels: of a label to be worth a centre.
-    border: see :func:`~ctmr_core.learning.datasets.patches.place_patch`. cache_bytes: decoded chunks kept per process; worth it
-    when the dataset is small enough to fit. Raises ``LearningError`` for what can't be drawn.
+    border: see :func:`~ctmr_core.learning.datasets.patches.place_patch`. align: corners are multiples of so many voxels, default
+    32 for patches of 96 and more: a patch of 96 then touches 8 chunks of 64 instead of 15 on average, and is read in little more
+    than half the time; 1 for any corner. cache_bytes: decoded chunks kept per process; worth it when the dataset is small enough to
+    fit. Raises ``LearningError`` for what can't be drawn.
 
     Images are float32 as stored (HU, arbitrary units for MR), labels uint8 training ids. ``meta`` of both: affine of the patch,
     ``case_id``, ``corner`` (voxel index in the volume), ``class_id`` it was centred on (0: none).
@@ -56,6 +60,7 @@ class PatchDataset(EpochDataset):
         jitter: int | Sequence[int] | None = None,
         min_voxels: int = 1,
         border: Border = "shift",
+        align: int | None = None,
         cache_bytes: int = 0,
         transform: Callable[[Item], Any] | None = None,
     ) -> None:
@@ -71,8 +76,13 @@ class PatchDataset(EpochDataset):
             dataset, self.sequences, self.classes, splits=splits, filter=filter, min_voxels=min_voxels
         )
         self.jitter = triple_of(jitter, least=0) if jitter is not None else _eighth(self.patch)
-        if any(2 * moved > n for moved, n in zip(self.jitter, self.patch, strict=True)):
-            raise LearningError("the jitter would move the centre out of the patch", found=self.jitter, allowed=self.patch)
+        self.align = align if align is not None else _ALIGN if min(self.patch) >= 3 * _ALIGN else 1
+        if self.align < 1 or any(2 * moved + self.align > n for moved, n in zip(self.jitter, self.patch, strict=True)):
+            raise LearningError(
+                "jitter and align would move what a patch was chosen for out of the patch",
+                found=(self.jitter, self.align),
+                allowed=f"twice the jitter and align together at most {self.patch} voxels",
+            )
         self.centres = Centres(self.table, foreground, class_ids(class_weights, self.classes), self.jitter)
         self._settings = (foreground, sorted((class_weights or {}).items(), key=str), min_voxels)
         self._storage = dataset.storage
@@ -85,13 +95,13 @@ class PatchDataset(EpochDataset):
     @property
     def identity(self) -> str:
         cases = hashlib.sha256(self.table.texts.numpy().tobytes()).hexdigest()[:16]
-        settings = (self.sequences, self.patch, self.jitter, self.border, dict(self.classes.members), self._settings)
+        settings = (self.sequences, self.patch, self.jitter, self.border, self.align, dict(self.classes.members), self._settings)
         return f"patches of {cases}, seed {self.seed}, {self.items} items, {settings}"
 
     def where(self, epoch: int, item: int) -> tuple[Centre, Patch]:
         """Where an item is cut, without reading it."""
         centre = self.centres.draw(item_rng(self.seed, epoch, item))
-        return centre, place_patch(centre.voxel, self.patch, self.table.size(centre.case), self.border)
+        return centre, place_patch(centre.voxel, self.patch, self.table.size(centre.case), self.border, self.align)
 
     def begin(self, epoch: int, item: int) -> Callable[[], Item]:
         centre, patch = self.where(epoch, item)

@@ -44,15 +44,15 @@ class Patch:
         return whole
 
 
-def place_patch(center: Sequence[float], size: Sequence[int], volume: Sequence[int], border: Border) -> Patch:
+def place_patch(center: Sequence[float], size: Sequence[int], volume: Sequence[int], border: Border, align: int = 1) -> Patch:
     """The patch of ``size`` voxels around voxel index ``center`` of a volume of ``volume`` voxels, all [x, y, z].
 
     border "pad": exactly there, padded where it reaches out. "shift": moved into the volume; padded on both sides along axes on
-    which the volume is smaller than the patch.
+    which the volume is smaller than the patch. align: the corner is moved to the nearest multiple of so many voxels first.
     """
     corner, inside, target = [], [], []
     for c, n, whole in zip(center, size, volume, strict=True):
-        start = int(np.floor(c)) - n // 2
+        start = (int(np.floor(c)) - n // 2 + align // 2) // align * align
         if border == "shift":
             start = min(max(start, 0), whole - n) if whole >= n else -((n - whole) // 2)
         low, high = max(start, 0), min(start + n, whole)
