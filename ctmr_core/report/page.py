@@ -17,6 +17,15 @@ from PIL import Image
 from ctmr_core import __version__
 from ctmr_core.anatomy.vocabulary import load_vocabulary
 from ctmr_core.report.figures import bars, histogram
+from ctmr_core.report.judgement import (
+    drift_lines,
+    judged_cases,
+    nearest_cases,
+    score_figures,
+    set_lines,
+    verdicts_by_check,
+)
+from ctmr_core.report.margins import Borderline
 from ctmr_core.report.montage import planes_of, row_of
 from ctmr_core.report.sample import spread
 from ctmr_core.store import Dataset
@@ -26,6 +35,8 @@ from ctmr_core.store.progress import status
 PICTURE_HEIGHT = 260
 LEGEND_LABELS = 14
 LISTED_SCORES = 60
+BORDERLINE = 4  # borderline cases shown in pictures
+BORDERLINE_HEIGHT = 160
 TILES = (("planned", ""), ("accepted", "good"), ("rejected", "warn"), ("failed", "bad"), ("quarantined", "bad"))
 
 
@@ -34,6 +45,8 @@ def write_report(dataset: Dataset, path: Path, *, sample: int = 12) -> Path:
     rows = dataset.ledger.to_table().to_pandas(maps_as_pydicts="strict").sort_values("case_id", ignore_index=True)
     accepted = rows[rows["status"] == "accepted"]
     counts = status(dataset)
+    judged = judged_cases(dataset)
+    nearest = nearest_cases(judged)
     page = (
         _environment()
         .get_template("report.html")
@@ -42,6 +55,12 @@ def write_report(dataset: Dataset, path: Path, *, sample: int = 12) -> Path:
             subtitle=f"{dataset.uri} · made and checked by ctmr-factory {__version__}",
             tiles=_tiles(counts, accepted),
             reasons=_reasons(dataset, rows),
+            verdicts=verdicts_by_check(rows),
+            score_figures=score_figures(judged),
+            judged=len(judged),
+            borderline=[_borderline(dataset, entry, shown=number < BORDERLINE) for number, entry in enumerate(nearest)],
+            whole_set=set_lines(dataset),
+            drift=drift_lines(dataset),
             groups=_groups(accepted),
             figures=_figures(accepted),
             rarest=_rarest(accepted),
@@ -200,6 +219,17 @@ def _case(dataset: Dataset, case_id: str) -> dict[str, Any]:
         "pictures": pictures,
         "legend": [{"name": label.name, "color": label.color} for label in legend],
     }
+
+
+def _borderline(dataset: Dataset, entry: Borderline, *, shown: bool) -> dict[str, Any]:
+    pictures = []
+    if shown:
+        volume = dataset[entry.case_id]
+        named = [sequence for sequence in volume.sequences if sequence in entry.reason] or list(volume.sequences)
+        row = row_of(planes_of(volume, named[0], BORDERLINE_HEIGHT, with_labels=False), named[0])
+        pictures = [{"alt": f"{entry.case_id} {named[0]}", "data": _png(row)}]
+    where = f"{entry.check}.{entry.threshold}"
+    return {"case_id": entry.case_id, "share": f"{entry.share:.0%}", "where": where, "reason": entry.reason, "pictures": pictures}
 
 
 def _png(picture: Image.Image) -> str:

@@ -13,13 +13,25 @@ import pytest
 from ctmr_core.anatomy.grid import Grid
 from ctmr_core.anatomy.label_map import LabelMap
 from ctmr_core.anatomy.vocabulary import load_vocabulary
+from ctmr_core.assessment.set_measures import SetOptions, keep_document, measure_set
 from ctmr_core.cases.case import Case
 from ctmr_core.cases.manifest import Manifest
 from ctmr_core.quality.base import Candidate, CheckResult, Verdict
 from ctmr_core.report import write_montage, write_report
-from ctmr_core.store import CommitRecord, Dataset, build_row, commit, new_attempt_id, seal, volume_path, write_volume
+from ctmr_core.store import (
+    CommitRecord,
+    Dataset,
+    build_row,
+    commit,
+    create_snapshot,
+    new_attempt_id,
+    seal,
+    volume_path,
+    write_volume,
+)
 
-ACCEPTED = Verdict((CheckResult("finite", {"share": 1.0}),))
+LIVER = {"ct/liver": 161.0, "ct/liver_voxels": 500.0}  # HU: the limit is 162
+ACCEPTED = Verdict((CheckResult("finite", {"share": 1.0}), CheckResult("hu_median", LIVER)), ("finite@1", "hu_median@1"))
 REJECTED = Verdict((CheckResult("lesions", {"voxels": 0.0}, ("hepatic tumor is missing <b>&",)),))
 
 
@@ -58,6 +70,22 @@ def test_the_page_is_self_contained_and_tells_counts_reasons_and_cases(dataset: 
     assert len(re.findall(r'<section class="case"', page)) == 2
     assert "data:image/png;base64," in page
     assert "hepatic tumor" in page
+
+
+def test_the_page_tells_verdicts_borderline_cases_and_what_moved(dataset: Dataset, tmp_path: Path) -> None:
+    create_snapshot(dataset, "before", cases=["case-0", "case-1"])
+    page = write_report(dataset, tmp_path / "report.html", sample=1).read_text(encoding="utf-8")
+    assert re.search(r'<td>lesions</td><td class="number">1</td><td class="number">1</td><td class="number">25.0%</td>', page)
+    assert "hu_median.liver_high" in page
+    assert "Scores nearest to their thresholds" in page
+    assert page.count("<figcaption>") == 3
+    assert "Since snapshot before" in page
+    assert "From 2 to 3 cases" in page
+    assert "The set as a whole" not in page, "it was never measured"
+    keep_document(dataset, measure_set(dataset, SetOptions(measures=("duplicates",))))
+    page = write_report(dataset, tmp_path / "report.html", sample=0).read_text(encoding="utf-8")
+    assert "The set as a whole" in page
+    assert "near-duplicates" in page
 
 
 def test_a_dataset_without_accepted_cases_has_a_page(tmp_path: Path) -> None:
