@@ -18,4 +18,4 @@ def test_the_page_has_the_check_and_its_thresholds(check):
     own = {} if check.name in ("hu_median", "mr_contrast") else check.thresholds  # these have tables of their own
     assert len(rows) == (1 if check.name == "finite" else 2)
     found = dict(re.findall(r"`(\w+)` (-?[\d.]+)", rows[-1]))
-    assert {name: float(value) for name, value in found.items() if name in own} == own
+    assert {name: float(value) for name, value in found.items() if name in own} == own, "docs/quality.md, Thresholds"
