@@ -9,7 +9,8 @@ library is not installed are skipped. Every side gives a float32 image tensor an
 
 "per CPU-s": patches per processor second of this process (``time.process_time``), sides in turn, which a busy machine disturbs
 little; "cold": the volume's pages are dropped before every patch (``posix_fadvise``), and "kB read" is what the kernel then
-fetched from the disk (``read_bytes`` of /proc/self/io). "workers": patches per second of the clock from a ``DataLoader``. ``--s3``:
+fetched from the disk (``read_bytes`` of /proc/self/io). "workers": patches per second of the clock from a ``DataLoader``.
+``--s3``:
 the same dataset on a SeaweedFS server on loopback, beside fetching the ``.nii.gz`` pair for every patch.
 """
 
@@ -82,7 +83,7 @@ class Side(torch.utils.data.Dataset[Any]):
 class UniformPatches(PatchDataset):
     """Patches anywhere in the volume, air included, as the peers cut them: in training half are around labelled voxels."""
 
-    def where(self, epoch: int, item: int) -> tuple[Centre, Patch]:
+    def where(self, epoch: int, item: int) -> tuple[Centre, Patch]:  # noqa: ARG002
         case = item % len(self.table)
         cut = corner_of(item, self.table.size(case))
         center = [side.start + PATCH // 2 for side in cut]
@@ -368,9 +369,7 @@ def main() -> None:
     if options.json:
         print(json.dumps({"size": options.size, "volumes": options.volumes, **figures}, indent=1))
         return
-    print(
-        f"{PATCH}^3 patches of image and label map, volumes of {options.size}^3; in brackets: how many times as fast this loader is"
-    )
+    print(f"{PATCH}^3 patches of image and label map, volumes of {options.size}^3; in brackets: this loader's rate divided by it")
     for name, mine in figures.items():
         print(name)
         ours = figures[f"{OURS}, S3" if name.endswith(", S3") else OURS]

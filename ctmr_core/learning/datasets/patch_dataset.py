@@ -36,8 +36,8 @@ class PatchDataset(EpochDataset):
     patch): see :class:`~ctmr_core.learning.datasets.sampling.Centres`. min_voxels: of a label to be worth a centre.
     border: see :func:`~ctmr_core.learning.datasets.patches.place_patch`. align: corners are multiples of so many voxels, default
     32 for patches of 96 and more: a patch of 96 then touches 8 chunks of 64 instead of 15 on average, and is read in little more
-    than half the time; 1 for any corner. cache_bytes: decoded chunks kept per process; worth it when the dataset is small enough to
-    fit. Raises ``LearningError`` for what can't be drawn.
+    than half the time; 1 for any corner. cache_bytes: decoded chunks kept per process; worth it when the dataset is small enough
+    to fit. Raises ``LearningError`` for what can't be drawn.
 
     Images are float32 as stored (HU, arbitrary units for MR), labels uint8 training ids. ``meta`` of both: affine of the patch,
     ``case_id``, ``corner`` (voxel index in the volume), ``class_id`` it was centred on (0: none).
