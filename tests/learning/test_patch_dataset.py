@@ -156,6 +156,15 @@ def test_cached_chunks_are_not_read_again(large: Dataset) -> None:
     assert _bytes_read() - before < 50_000  # documents and indices
 
 
+def test_large_patches_begin_where_few_chunks_are_touched(large: Dataset) -> None:
+    patches = PatchDataset(large, 96, items=12)
+    for item in range(12):
+        centre, patch = patches.where(0, item)
+        assert all(corner % 32 == 0 for corner in patch.corner)
+        if centre.number:
+            assert (patches[item]["label"] == centre.number).any()
+
+
 def test_settings_that_can_not_be_drawn_are_refused(bodies: Dataset) -> None:
     with pytest.raises(LearningError, match="jitter"):
         PatchDataset(bodies, 16, jitter=9)

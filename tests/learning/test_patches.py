@@ -58,3 +58,12 @@ def test_the_affine_of_a_patch_puts_its_voxels_where_they_are_in_the_volume() ->
     place = np.array([2, 3, 4, 1])
     there = place + np.array([*patch.corner, 0])
     assert np.allclose(patch.affine(oblique) @ place, oblique @ there)
+
+
+@given(SIDES, st.integers(1, 6), st.data())
+def test_an_aligned_patch_begins_at_a_multiple_near_its_centre(size: tuple[int, ...], align: int, data: st.DataObject) -> None:
+    center = tuple(data.draw(st.integers(20, 40)) for _ in range(3))
+    patch = place_patch(center, size, (60, 60, 60), "shift", align)
+    exact = place_patch(center, size, (60, 60, 60), "shift")
+    assert all(corner % align == 0 for corner in patch.corner)
+    assert all(2 * abs(a - b) <= align for a, b in zip(patch.corner, exact.corner, strict=True))

@@ -113,7 +113,7 @@ def _batch_digest(batch: dict) -> str:
     return digest(batch)
 
 
-@pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("start_method", [pytest.param("spawn", marks=pytest.mark.slow), "forkserver"])
 def test_batches_are_the_same_with_workers_that_stay_and_after_a_resume(
     bodies: Dataset, alone: list[list[str]], start_method: str
 ) -> None:
