@@ -6,7 +6,6 @@ from collections import Counter
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
@@ -14,6 +13,8 @@ from ctmr_core.assessment.bench import READ, stored_rows, validated_case
 from ctmr_core.assessment.drift import drift
 from ctmr_core.assessment.set_measures import read_documents, set_digest
 from ctmr_core.cases.case import Case
+from ctmr_core.quality.base import versioned
+from ctmr_core.quality.registry import load_checks
 from ctmr_core.report.figures import spread_figure
 from ctmr_core.report.margins import Borderline, Scores, borderline, spreads
 from ctmr_core.store import Dataset, list_snapshots
@@ -25,11 +26,16 @@ MOVED = 15
 
 
 def judged_cases(dataset: Dataset) -> list[tuple[Case, Scores]]:
-    """Up to :data:`ASKED` accepted cases with their scores, by key."""
+    """Up to :data:`ASKED` accepted cases by key, with the scores that the installed versions of the checks measured."""
     keys = dataset.catalog.to_table(columns=["case_key"])["case_key"].combine_chunks()
     kept = keys.take(pc.sort_indices(keys)[:ASKED])
     rows = dataset.catalog.to_table(columns=list(READ), filter=pads.field("case_key").isin(kept)).sort_by("case_key")
-    return [(validated_case(row), stored.scores) for row, stored in stored_rows(pa.table(rows))]
+    current = {versioned(check): check.name for check in load_checks()}
+    found = []
+    for row, stored in stored_rows(rows):
+        names = {current[name] for name in stored.measured if name in current}
+        found.append((validated_case(row), {name: own for name, own in stored.scores.items() if name in names}))
+    return found
 
 
 def verdicts_by_check(rows: pd.DataFrame) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from ctmr_core.cases.case import Case
 from ctmr_core.cases.manifest import Manifest
 from ctmr_core.quality.base import Candidate, CheckResult, Verdict
 from ctmr_core.report import write_montage, write_report
+from ctmr_core.report.judgement import judged_cases
 from ctmr_core.store import (
     CommitRecord,
     Dataset,
@@ -86,6 +87,15 @@ def test_the_page_tells_verdicts_borderline_cases_and_what_moved(dataset: Datase
     page = write_report(dataset, tmp_path / "report.html", sample=0).read_text(encoding="utf-8")
     assert "The set as a whole" in page
     assert "near-duplicates" in page
+
+
+def test_scores_of_other_versions_of_a_check_are_not_asked_for_margins(tmp_path: Path) -> None:
+    made = Dataset.create(tmp_path / "data")
+    old = Verdict((CheckResult("lesions", {"ratio": 1.0}), CheckResult("hu_median", LIVER)), ("lesions@0", "hu_median@1"))
+    seal(made.storage, "unit", [commit_case(made, "old", old)])
+    made.refresh()
+    ((_, scores),) = judged_cases(made)
+    assert set(scores) == {"hu_median"}
 
 
 def test_a_dataset_without_accepted_cases_has_a_page(tmp_path: Path) -> None:
