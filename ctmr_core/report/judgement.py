@@ -31,7 +31,7 @@ def judged_cases(dataset: Dataset) -> list[tuple[Case, Scores]]:
     kept = keys.take(pc.sort_indices(keys)[:ASKED])
     rows = dataset.catalog.to_table(columns=list(READ), filter=pads.field("case_key").isin(kept)).sort_by("case_key")
     current = {versioned(check): check.name for check in load_checks()}
-    found = []
+    found: list[tuple[Case, Scores]] = []
     for row, stored in stored_rows(rows):
         names = {current[name] for name in stored.measured if name in current}
         found.append((validated_case(row), {name: own for name, own in stored.scores.items() if name in names}))
