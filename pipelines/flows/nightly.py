@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctmr_core.anatomy.templates.library import TemplateLibrary
+from ctmr_core.assessment.card import card
 from ctmr_core.cases.manifest import Manifest, read_manifest
 from ctmr_core.cases.nights import plan_night
 from ctmr_core.cases.recipe import load_recipe
@@ -232,7 +233,7 @@ def _snapshot(settings: NightlyOptions, record: NightRecord) -> str:
     if name in standing:
         return name
     recipe = {"path": settings.recipe, "digest": record.recipe_digest, "mode": record.mode, "number": record.number}
-    return create_snapshot(dataset, name, recipe=recipe, note=note).name
+    return create_snapshot(dataset, name, recipe=recipe, card=card(dataset), note=note).name
 
 
 def _retain(settings: NightlyOptions, records: NightRecords) -> None:
