@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -28,17 +29,16 @@ def real_data() -> Path:
 
 
 #: Folders whose tests start clusters and servers: all of them in one process, one after the other.
-_CLUSTERS = ("pipelines", "infra", "soak")
+_CLUSTERS = ("tests/pipelines/", "tests/infra/", "tests/soak/")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Which tests go to the same process when they run in several: a file's, and all that start clusters; those begin first."""
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Which tests go to the same process when they run in several: those of a file, and all that start clusters."""
+    from xdist.scheduler import LoadScopeScheduling
 
-    def group(item: pytest.Item) -> str:
-        parts = item.path.relative_to(REPOSITORY / "tests").parts
-        return "clusters" if parts[0] in _CLUSTERS else "/".join(parts)
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "clusters" if nodeid.startswith(_CLUSTERS) else nodeid.partition("::")[0]
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-    items.sort(key=lambda item: group(item) != "clusters")  # stable: the order inside stays
+    return ByFile(config, log)
