@@ -10,7 +10,7 @@ from ctmr_core.cases.case import Case
 from ctmr_core.quality.base import Candidate, ScoredCheck
 from ctmr_core.quality.contacts import Contacts
 from ctmr_core.quality.settings import Thresholds
-from ctmr_core.quality.structures import Structure, box_gap, shows_anatomy, structures_of
+from ctmr_core.quality.structures import Structure, box_gap, ends_in_view, shows_anatomy, structures_of
 
 #: Structures that touch or nearly touch in everybody: the pair and the mm their boxes may lie apart (coarse voxels included).
 PARTNERS: dict[str, tuple[tuple[str, str, float], ...]] = {
@@ -129,7 +129,7 @@ class NeighboursCheck(ScoredCheck):
                 own = structures[name].id
                 inside = [structures[host].id for host in hosts if host in structures] + [i for i in lesions if i != own]
                 scores[f"host/{name}"] = contacts.between([own], inside) / max(contacts.surface(own), 1)
-        if _BODY in structures:
+        if _BODY in structures and not ends_in_view(candidate):
             inner = [s.id for s in structures.values() if vocabulary.label(s.id).group in _INNER_GROUPS]
             scores["open_share"] = _open_share(contacts, inner)
         return scores

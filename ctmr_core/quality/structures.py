@@ -9,6 +9,7 @@ import numpy as np
 from ctmr_core.cases.case import Case
 from ctmr_core.quality.base import Candidate
 
+_CUT_MM = 12.0  # from the end of a template: tilts and deformations move its last slice by some millimetres
 #: Bodies that are no anatomy: boxes for measuring the factory.
 _NOT_ANATOMY = frozenset({"generated:blocks"})
 
@@ -18,7 +19,7 @@ class Structure:
     """One labelled structure in view.
 
     center: mm from the volume's first voxel along [x, y, z] (RAS+: right, front, head). low, high: its box in mm likewise.
-    whole: no face of its box lies on a face of the volume.
+    whole: its box reaches neither a face of the volume nor, in a template, the template's own lower or upper end.
     """
 
     id: int
@@ -39,7 +40,8 @@ def shows_anatomy(case: Case) -> bool:
 def structures_of(candidate: Candidate) -> dict[str, Structure]:
     """name -> structure of every label of the vocabulary that is in view, from the census alone."""
     label_map, vocabulary = candidate.label_map, candidate.label_map.vocabulary
-    spacing, size = np.asarray(label_map.spacing), np.asarray(label_map.size)
+    spacing = np.asarray(label_map.spacing)
+    inner = _uncut(candidate)
     found = {}
     for entry in candidate.census.entries.values():
         if entry.id not in vocabulary:
@@ -55,9 +57,31 @@ def structures_of(candidate: Candidate) -> dict[str, Structure]:
             center=(x, y, z),
             low=_mm(start * spacing),
             high=_mm(stop * spacing),
-            whole=bool((start > 0).all() and (stop < size).all()),
+            whole=bool((start > inner[0]).all() and (stop < inner[1]).all()),
         )
     return found
+
+
+def ends_in_view(candidate: Candidate) -> bool:
+    """Whether a template ends inside the volume along z: its last slice lies open, whatever it cuts."""
+    boxes = np.array([entry.box for entry in candidate.census.entries.values()])
+    if candidate.case.template_id is None or not len(boxes):
+        return False
+    return bool(boxes[:, 2].min() > 0 or boxes[:, 5].max() < candidate.label_map.size[2])
+
+
+def _uncut(candidate: Candidate) -> tuple[np.ndarray, np.ndarray]:
+    """Voxel indices between which a structure is whole: the volume, and of a template what it holds along z.
+
+    A template was cut from a scan: what reaches its first or last slice goes on outside it, wherever that slice lies now.
+    """
+    low, high = np.zeros(3), np.asarray(candidate.label_map.size, float)
+    boxes = np.array([entry.box for entry in candidate.census.entries.values()])
+    if candidate.case.template_id is not None and len(boxes):
+        margin = _CUT_MM / candidate.label_map.spacing[2]
+        low[2] = max(low[2], boxes[:, 2].min() + margin)
+        high[2] = min(high[2], boxes[:, 5].max() - margin)
+    return low, high
 
 
 def pairs_of(structures: dict[str, Structure]) -> list[tuple[Structure, Structure]]:

@@ -127,6 +127,17 @@ def relabelled_away(voxels, ids):
     return voxels
 
 
+def test_what_the_end_of_a_template_cuts_may_be_small_and_out_of_order():
+    case, label_map = body("torso")
+    abdomen = np.zeros_like(label_map.voxels)
+    abdomen[:, :, 52:84] = label_map.voxels[:, :, 52:84]
+    cut = dataclasses.replace(label_map, voxels=abdomen, tissues=None)
+    template = case.model_copy(update={"body": "template:abdomen"})
+    for check in (VolumesCheck(), OrderCheck(), NeighboursCheck(), ComponentsCheck()):
+        assert check.run(Candidate(template, cut, {})).passed, check.name
+    assert not VolumesCheck().run(Candidate(case, cut, {})).passed  # a body made whole should not be cut in view
+
+
 def test_an_organ_in_pieces_and_a_hole_in_the_body_are_named():
     def split(voxels, ids):
         liver = np.argwhere(voxels == ids["liver"])
