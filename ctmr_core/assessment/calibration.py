@@ -21,7 +21,7 @@ from ctmr_core.anatomy.templates.importing import import_template
 from ctmr_core.anatomy.templates.library import TemplateLibrary
 from ctmr_core.anatomy.templates.reading import read_scan
 from ctmr_core.anatomy.tissue_map import with_tissues
-from ctmr_core.assessment.bench import grouped_scores
+from ctmr_core.assessment.stored_scores import grouped_scores
 from ctmr_core.cases.case import Case
 from ctmr_core.errors import CheckError
 from ctmr_core.quality.base import Candidate, ScoredCheck

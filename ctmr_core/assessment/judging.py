@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctmr_core.assessment import layout, verdicts
-from ctmr_core.assessment.bench import READ, Bench
 from ctmr_core.assessment.measuring import Task, measure_case, measured_between, measured_table
+from ctmr_core.assessment.stored_scores import READ, ScoreJudge
 from ctmr_core.assessment.verdicts import JUDGED, judge_table
 from ctmr_core.quality.policy import Policy, document_of
 from ctmr_core.store.dataset import Dataset
@@ -80,7 +80,7 @@ class _Run:
 
     def __init__(self, dataset: Dataset, policy: Policy, team: _Workers) -> None:
         self._dataset, self._team, self._storage = dataset, team, dataset.storage
-        self._bench = Bench(policy)
+        self._judge = ScoreJudge(policy)
         self.judged: list[pa.Table] = []
         self.done = 0
         self.measured = 0
@@ -108,7 +108,7 @@ class _Run:
                 layout.write_table(self._storage, "measured", fresh)
             earlier = measured_between(self._storage, layout.tables(self._storage, "measured"), part)
             rows = part.drop_columns(["missing"])
-            yield judge_table(self._bench, rows, earlier, problems)[0]
+            yield judge_table(self._judge, rows, earlier, problems)[0]
 
 
 class _Workers:
@@ -147,15 +147,15 @@ _WORKER: dict[str, Any] = {}  # what a process needs for its tasks; set once by 
 
 
 def _begin(storage: Storage, policy: Policy) -> None:
-    _WORKER.update(storage=storage, bench=Bench(policy))
+    _WORKER.update(storage=storage, judge=ScoreJudge(policy))
 
 
 def _judge_chunk(rows: pa.Table, measured: pa.Table | None) -> tuple[pa.Table, pa.Table]:
-    return judge_table(_WORKER["bench"], rows, measured, {})
+    return judge_table(_WORKER["judge"], rows, measured, {})
 
 
 def _measure_one(task: Task) -> Any:
-    return measure_case(_WORKER["storage"], _WORKER["bench"].checks, task)
+    return measure_case(_WORKER["storage"], _WORKER["judge"].checks, task)
 
 
 def _chunks(dataset: Dataset) -> Iterator[pa.Table]:

@@ -13,7 +13,7 @@ import pyarrow.dataset as pads
 
 from ctmr_core.anatomy.label_map import LabelMap
 from ctmr_core.anatomy.tissue_map import with_tissues
-from ctmr_core.assessment.bench import Stored, grouped_scores, validated_case
+from ctmr_core.assessment.stored_scores import Stored, grouped_scores, validated_case
 from ctmr_core.cases.case import Case
 from ctmr_core.cases.label_maps import build_label_map
 from ctmr_core.cases.seeds import body_rng

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctmr_core.assessment import layout
-from ctmr_core.assessment.bench import Bench, Stored, stored_rows
 from ctmr_core.assessment.measuring import stored_by_key
+from ctmr_core.assessment.stored_scores import ScoreJudge, Stored, stored_rows
 from ctmr_core.errors import StoreError
 from ctmr_core.quality.policy import Policy
 from ctmr_core.store.catalog import parts_dataset
@@ -44,20 +44,20 @@ JUDGED = pa.schema(
 
 
 def judge_table(
-    bench: Bench, rows: pa.Table, measured: pa.Table | None, problems: Mapping[str, str]
+    judge: ScoreJudge, rows: pa.Table, measured: pa.Table | None, problems: Mapping[str, str]
 ) -> tuple[pa.Table, pa.Table]:
     """Verdicts (:data:`JUDGED`) on the catalog rows that are measured, and the others with a column ``missing`` of check names.
 
     measured: later scores of these cases. problems: case_key -> why its voxels can't be read; such a case is not accepted.
     """
-    policy, later = bench.policy, stored_by_key(measured)
+    policy, later = judge.policy, stored_by_key(measured)
     columns: dict[str, list[Any]] = {name: [] for name in JUDGED.names}
     pending: list[int] = []
     missing: list[list[str]] = []
     for place, (row, stored) in enumerate(stored_rows(rows)):
         key = row["case_key"]
         known: Stored = stored.joined(later[key]) if key in later else stored
-        verdict, lacking = bench.judge(row, known)
+        verdict, lacking = judge.judge(row, known)
         reasons = list(verdict.reasons)
         accepted = policy.accepts(verdict.results)
         if lacking and key in problems:

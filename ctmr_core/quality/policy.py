@@ -32,7 +32,7 @@ from ctmr_core.cases.case import Case
 from ctmr_core.errors import CheckError
 from ctmr_core.quality import settings
 from ctmr_core.quality.agreement import AgreementCheck, Segmenter
-from ctmr_core.quality.base import Check, CheckResult, Verdict, versioned
+from ctmr_core.quality.base import Check, CheckResult
 from ctmr_core.quality.registry import load_checks
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -140,31 +140,6 @@ def document_of(policy: Policy) -> dict[str, Any]:
 def gates() -> frozenset[str]:
     """The checks whose failure ends the judging."""
     return frozenset(check.name for check in load_checks() if getattr(check, "gate", False))
-
-
-def judge_scores(case: Case, scores: Mapping[str, float], policy: Policy, measured: Iterable[str]) -> Verdict:
-    """The verdict on stored scores, without a voxel.
-
-    scores: ``"<check>/<score>"`` -> value, as a verdict keeps them. measured: the checks that were run; the others are passed
-    over, as are checks of other packages whose reasons don't follow from their scores.
-    """
-    judged = policy.for_case(case)
-    measured = set(measured)
-    results = []
-    ran = []
-    for check in checks_of(policy):
-        decide = getattr(check, "decide", None)
-        if decide is None or check.name not in measured or not settings.is_on(judged, check.name) or not check.applies(judged):
-            continue
-        prefix = f"{check.name}/"
-        own = {name.removeprefix(prefix): value for name, value in scores.items() if name.startswith(prefix)}
-        limits = settings.thresholds(judged, check.name, getattr(check, "thresholds", {}))
-        result = CheckResult(check.name, own, tuple(decide(judged, own, limits)))
-        results.append(result)
-        ran.append(versioned(check))
-        if getattr(check, "gate", False) and not result.passed:
-            break
-    return Verdict(tuple(results), tuple(ran), policy.digest_for(case))
 
 
 def built_in_policies() -> list[str]:

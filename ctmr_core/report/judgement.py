@@ -9,9 +9,9 @@ import pandas as pd
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
-from ctmr_core.assessment.bench import READ, stored_rows, validated_case
 from ctmr_core.assessment.drift import drift
 from ctmr_core.assessment.set_measures import read_documents, set_digest
+from ctmr_core.assessment.stored_scores import READ, stored_rows, validated_case
 from ctmr_core.cases.case import Case
 from ctmr_core.quality.base import versioned
 from ctmr_core.quality.registry import load_checks

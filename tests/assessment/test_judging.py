@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from ctmr_core.assessment.bench import Bench
 from ctmr_core.assessment.judging import rejudge
 from ctmr_core.assessment.measuring import MEASURED
+from ctmr_core.assessment.stored_scores import ScoreJudge
 from ctmr_core.assessment.verdicts import VERDICTS, policies_applied, read_verdicts, share_accepted
 from ctmr_core.errors import StoreError
 from ctmr_core.quality.noise import NoiseCheck
@@ -77,7 +77,7 @@ def test_a_newer_check_reads_voxels_for_itself_only(heads, tmp_path, monkeypatch
     monkeypatch.setattr(NoiseCheck, "version", "next")
     called = []
     for name in ("overlap", "noise", "mr_contrast"):
-        check = next(check for check in Bench(Policy()).checks if check.name == name)
+        check = next(check for check in ScoreJudge(Policy()).checks if check.name == name)
         measure = check.measure
 
         def noted(candidate, measure=measure, name=name):

@@ -12,9 +12,10 @@ import torch
 from ctmr_core.errors import CheckError
 from ctmr_core.quality.agreement import AgreementCheck
 from ctmr_core.quality.base import Candidate
-from ctmr_core.quality.policy import checks_of, judge_scores, load_policy, parse_policy
+from ctmr_core.quality.policy import checks_of, load_policy, parse_policy
 from ctmr_core.quality.segmenters import Segmenter, content_digest, segment
 from tests.quality.test_checks import case_of, ct, torso
+from tests.quality.test_policy import judge_scores
 
 LIVER, LUNG = 1, 2
 
@@ -139,7 +140,7 @@ def test_a_policy_file_names_its_segmenter_beside_it_and_judges_by_scores(networ
     check = checks_of(policy)[-1]
     assert check.name == "agreement"
     scores = {f"agreement/{name}": value for name, value in check.measure(candidate()).items()}
-    verdict = judge_scores(case_of(("ct",)), scores, policy, ["agreement"])
+    verdict = judge_scores(case_of(("ct",)), scores, policy, [f"agreement@{check.version}"])
     assert verdict.checks == (f"agreement@{check.version}",)
     (reason,) = verdict.reasons
     assert reason.startswith("agreement: net finds liver in ct")

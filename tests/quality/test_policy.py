@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ctmr_core.assessment.stored_scores import ScoreJudge, Stored
 from ctmr_core.errors import CheckError
 from ctmr_core.quality.base import CheckResult
 from ctmr_core.quality.judge import judge
@@ -13,7 +16,6 @@ from ctmr_core.quality.policy import (
     Policy,
     built_in_policies,
     gates,
-    judge_scores,
     load_policy,
     parse_policy,
     write_policy,
@@ -25,6 +27,16 @@ def measured(verdict):
     return [result.check for result in verdict.results]
 
 
+def judge_scores(case, scores, policy, checks):
+    """The verdict from stored scores, as a finished dataset is judged again."""
+    row = case.model_dump(mode="json") | {"checks": json.dumps(case.checks)}
+    grouped: dict[str, dict[str, float]] = {}
+    for name, value in scores.items():
+        check, _, score = name.partition("/")
+        grouped.setdefault(check, {})[score] = value
+    return ScoreJudge(policy).judge(row, Stored(grouped, frozenset(checks)))[0]
+
+
 @pytest.mark.parametrize(
     "checks", [{}, {"hu_median": {"liver_low": 60}}, {"hu_median": False}, {"labels": {"structures": 30}}, {"overlap": True}]
 )
@@ -32,7 +44,7 @@ def test_stored_scores_give_the_verdict_that_voxels_give(checks):
     plain = candidate()
     seen = judge(plain)
     policy = Policy(checks=checks)
-    again = judge_scores(plain.case, seen.scores, policy, measured(seen))
+    again = judge_scores(plain.case, seen.scores, policy, seen.checks)
     direct = judge(candidate(checks=checks))
     assert again.reasons == direct.reasons
     assert measured(again) == measured(direct)
@@ -41,7 +53,12 @@ def test_stored_scores_give_the_verdict_that_voxels_give(checks):
 def test_a_check_that_was_not_measured_is_passed_over():
     plain = candidate()
     seen = judge(plain)
-    again = judge_scores(plain.case, seen.scores, Policy(checks={"hu_median": {"liver_low": 100}}), ["labels"])
+    again = judge_scores(
+        plain.case,
+        seen.scores,
+        Policy(checks={"hu_median": {"liver_low": 100}}),
+        [name for name in seen.checks if name.startswith("labels")],
+    )
     assert measured(again) == ["labels"]
 
 

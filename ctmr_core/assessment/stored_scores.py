@@ -61,7 +61,7 @@ class Stored:
         return Stored({**kept, **later.scores}, measured | later.measured, reasons + later.reasons)
 
 
-class Bench:
+class ScoreJudge:
     """Judges cases from what is stored of them."""
 
     def __init__(self, policy: Policy) -> None:
