@@ -15,6 +15,7 @@ from ctmr_core.cases.case import Case
 from ctmr_core.quality.contacts import Contacts, count_contacts
 from ctmr_core.quality.settings import Thresholds, thresholds
 from ctmr_core.quality.statistics import LabelHistogram, count_values
+from ctmr_core.quality.structures import Structure, structures_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,11 @@ class Candidate:
         return take_census(self.label_map)
 
     @cached_property
+    def structures(self) -> dict[str, Structure]:
+        """name -> structure in view; told once, shared by all checks."""
+        return structures_of(self)
+
+    @cached_property
     def contacts(self) -> Contacts:
         """Which labels touch which; counted once, shared by all checks."""
         return count_contacts(self.label_map.voxels, self.census.labels)
@@ -39,7 +45,7 @@ class Candidate:
         """How often each value occurs in each label; counted once per sequence, shared by all checks."""
         known: dict[str, LabelHistogram] = self.__dict__.setdefault("_histograms", {})
         if sequence not in known:
-            known[sequence] = count_values(self.label_map.voxels, self.images[sequence])
+            known[sequence] = count_values(self.label_map.voxels, self.images[sequence], (0, *self.census.labels))
         return known[sequence]
 
 

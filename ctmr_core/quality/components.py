@@ -11,7 +11,7 @@ import numpy as np
 from ctmr_core.cases.case import Case
 from ctmr_core.quality.base import Candidate, ScoredCheck
 from ctmr_core.quality.settings import Thresholds
-from ctmr_core.quality.structures import shows_anatomy, structures_of
+from ctmr_core.quality.structures import shows_anatomy
 
 #: Structures that are one piece in everybody. Thin ones (ribs, vessels, ducts) break at coarse voxels and are left out.
 SOLID: dict[str, frozenset[str]] = {
@@ -67,7 +67,7 @@ class ComponentsCheck(ScoredCheck):
     def measure(self, candidate: Candidate) -> dict[str, float]:
         voxels, vocabulary = candidate.label_map.voxels, candidate.label_map.vocabulary.name
         solid = SOLID.get(vocabulary, frozenset())
-        structures = structures_of(candidate)
+        structures = candidate.structures
         asked = [s for name, s in structures.items() if name in solid and s.whole and s.voxels >= _SMALLEST]
         scores: dict[str, float] = {}
         for structure in asked:

@@ -10,7 +10,7 @@ from ctmr_core.cases.case import Case
 from ctmr_core.quality.base import Candidate, ScoredCheck
 from ctmr_core.quality.contacts import Contacts
 from ctmr_core.quality.settings import Thresholds
-from ctmr_core.quality.structures import Structure, box_gap, ends_in_view, shows_anatomy, structures_of
+from ctmr_core.quality.structures import Structure, box_gap, ends_in_view, shows_anatomy
 
 #: Structures that touch or nearly touch in everybody: the pair and the mm their boxes may lie apart (coarse voxels included).
 PARTNERS: dict[str, tuple[tuple[str, str, float], ...]] = {
@@ -113,7 +113,7 @@ class NeighboursCheck(ScoredCheck):
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
         vocabulary = candidate.label_map.vocabulary
-        structures, contacts = structures_of(candidate), candidate.contacts
+        structures, contacts = candidate.structures, candidate.contacts
         scores = {}
         for a, b, allowed in PARTNERS.get(vocabulary.name, ()):
             if a in structures and b in structures and structures[a].whole and structures[b].whole:

@@ -9,7 +9,7 @@ from typing import ClassVar
 from ctmr_core.cases.case import Case
 from ctmr_core.quality.base import Candidate, ScoredCheck
 from ctmr_core.quality.settings import Thresholds
-from ctmr_core.quality.structures import Structure, pairs_of, shows_anatomy, structures_of
+from ctmr_core.quality.structures import Structure, pairs_of, shows_anatomy
 
 #: Right of one another in nearly everybody: (further to the right, further to the left).
 _RIGHT_OF = (("liver", "spleen"), ("liver", "stomach"), ("gallbladder", "spleen"), ("inferior vena cava", "aorta"))
@@ -65,7 +65,7 @@ class SidesCheck(ScoredCheck):
         return shows_anatomy(case)
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
-        structures = {name: s for name, s in structures_of(candidate).items() if s.voxels >= _SMALLEST}
+        structures = {name: s for name, s in candidate.structures.items() if s.voxels >= _SMALLEST}
         scores = {}
         for left, right in pairs_of(structures):
             scores[left.name.removeprefix("left ")] = right.center[0] - left.center[0]
@@ -99,7 +99,7 @@ class OrderCheck(ScoredCheck):
         return shows_anatomy(case)
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
-        structures = {name: s for name, s in structures_of(candidate).items() if s.voxels >= _SMALLEST}
+        structures = {name: s for name, s in candidate.structures.items() if s.voxels >= _SMALLEST}
         scores: dict[str, float] = {}
         present = [level for level in SPINE if level in structures]
         if len(present) > 1:

@@ -91,7 +91,7 @@ class Distribution:
 class LabelHistogram:
     """How often each value occurs in each label of one image.
 
-    ids: label ids in ascending order, background (0) among them when it occurs. counts: int64 [label, bin].
+    ids: label ids in ascending order, background (0) among them. counts: int64 [label, bin].
     """
 
     ids: np.ndarray
@@ -115,23 +115,22 @@ class LabelHistogram:
         return Distribution(self.low, self.width, self.counts[self.ids != 0].sum(axis=0))
 
 
-def count_values(labels: np.ndarray, image: np.ndarray) -> LabelHistogram:
+def count_values(labels: np.ndarray, image: np.ndarray, ids: Iterable[int] | None = None) -> LabelHistogram:
     """Count (label, value) pairs: ``labels`` unsigned integers, ``image`` integers or floats (rounded), both [x, y, z].
+
+    ids: every id that occurs in ``labels``, and perhaps others; saves the pass that looks for them.
 
     Values that are not finite count as the image's smallest finite one; the check ``finite`` refuses such images anyway.
     """
     order: Literal["C", "F"] = "F" if labels.flags.f_contiguous and image.flags.f_contiguous else "C"
     flat_labels, flat_image = labels.ravel(order), image.ravel(order)
-    present = np.zeros(int(flat_labels.max(initial=0)) + 1, bool)
-    for part in _slabs(flat_labels.size):
-        present[flat_labels[part]] = True
-    ids = np.flatnonzero(present)
+    known = np.array(sorted(set(ids)), np.intp) if ids is not None else _occurring(flat_labels)
     low, high = _range(flat_image)
     width = max(-(-(high - low + 1) // BINS), 1)
     bins = (high - low) // width + 1
-    row_start = np.zeros(len(present), np.intp)
-    row_start[ids] = np.arange(len(ids)) * bins
-    counts = np.zeros(len(ids) * bins, np.int64)
+    row_start = np.zeros(int(known.max(initial=0)) + 1, np.intp)
+    row_start[known] = np.arange(len(known)) * bins
+    counts = np.zeros(len(known) * bins, np.int64)
     for part in _slabs(flat_image.size):
         values = flat_image[part]
         if np.issubdtype(values.dtype, np.floating):
@@ -142,7 +141,15 @@ def count_values(labels: np.ndarray, image: np.ndarray) -> LabelHistogram:
             index //= width
         index += row_start[flat_labels[part]]
         counts += np.bincount(index, minlength=counts.size)
-    return LabelHistogram(ids, low, width, counts.reshape(len(ids), bins))
+    return LabelHistogram(known, low, width, counts.reshape(len(known), bins))
+
+
+def _occurring(flat_labels: np.ndarray) -> np.ndarray:
+    """Ids that occur, ascending."""
+    present = np.zeros(int(flat_labels.max(initial=0)) + 1, bool)
+    for part in _slabs(flat_labels.size):
+        present[flat_labels[part]] = True
+    return np.flatnonzero(present)
 
 
 def _slabs(size: int) -> Iterable[slice]:

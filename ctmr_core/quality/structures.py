@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ctmr_core.cases.case import Case
-from ctmr_core.quality.base import Candidate
+
+if TYPE_CHECKING:
+    from ctmr_core.quality.base import Candidate
 
 _CUT_MM = 12.0  # from the end of a template: tilts and deformations move its last slice by some millimetres
 #: Bodies that are no anatomy: boxes for measuring the factory.

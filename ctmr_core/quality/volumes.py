@@ -11,7 +11,7 @@ from typing import ClassVar
 from ctmr_core.cases.case import Case
 from ctmr_core.quality.base import Candidate, ScoredCheck
 from ctmr_core.quality.settings import Thresholds
-from ctmr_core.quality.structures import shows_anatomy, structures_of
+from ctmr_core.quality.structures import shows_anatomy
 
 _SMALLEST = 20  # voxels: a structure of fewer can't be measured
 
@@ -42,7 +42,7 @@ class VolumesCheck(ScoredCheck):
         from math import log
 
         vocabulary, scores = candidate.label_map.vocabulary.name, {}
-        for name, structure in structures_of(candidate).items():
+        for name, structure in candidate.structures.items():
             limits = norms().get((vocabulary, name))
             if limits is None or structure.voxels < _SMALLEST:
                 continue

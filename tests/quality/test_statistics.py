@@ -42,6 +42,14 @@ def test_whole_and_body_hold_every_voxel_once(label_map, image):
     assert table.counts.sum() == image.size
 
 
+@given(labels, images)
+def test_ids_that_are_known_save_a_pass_and_change_nothing(label_map, image):
+    searched, told = count_values(label_map, image), count_values(label_map, image, (0, 1, 3, 7, 200))
+    for group in ([0], [1, 3], [7], [200]):
+        assert (told.of(group).counts == searched.of(group).counts).all()
+    assert told.body.voxels == searched.body.voxels
+
+
 def test_a_wide_range_is_counted_in_bins_of_whole_values():
     image = np.linspace(-32768, 32767, 4000).astype(np.int16).reshape(10, 20, 20)
     table = count_values(np.ones(image.shape, np.uint8), image)

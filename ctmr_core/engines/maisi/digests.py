@@ -118,9 +118,8 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
             stream.write(json.dumps(document, indent=2, sort_keys=True) + "\n")
         Path(name).chmod(0o644)
         Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    finally:
+        Path(name).unlink(missing_ok=True)  # there only when something went wrong
 
 
 def _read(path: Path) -> dict[str, FileDigest]:
