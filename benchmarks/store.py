@@ -23,7 +23,7 @@ from scipy.ndimage import gaussian_filter
 from ctmr_core.anatomy.label_map import LabelMap
 from ctmr_core.anatomy.vocabulary import load_vocabulary
 from ctmr_core.store import Volume, open_storage, write_volume
-from ctmr_core.store.storage import LocalStorage
+from ctmr_core.store.local import LocalStorage
 
 PATCH = 96
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
@@ -110,7 +110,7 @@ class ObjectStorage(Storage):
             raise self._failed("write", name, error) from None
         reach("file.made", name)
 
-    def write_all(self, objects: list[tuple[str, bytes]]) -> None:
+    def write_all(self, objects: Sequence[tuple[str, bytes]]) -> None:
         """Voxels first, then documents, the last object last; several at a time."""
         documents = [entry for entry in objects[:-1] if entry[0].endswith(".json")]
         voxels = [entry for entry in objects[:-1] if not entry[0].endswith(".json")]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ from ctmr_core.store import (
     volume_path,
     write_volume,
 )
-from ctmr_core.store.storage import LocalStorage
+from ctmr_core.store.local import LocalStorage
 
 UNIT = 3
 CRASH_POINTS = (
@@ -154,7 +155,7 @@ class FragileStorage(LocalStorage):
         super().__init__(root)
         self.crash_point = crash_point
 
-    def write_all(self, objects: list[tuple[str, bytes]]) -> None:
+    def write_all(self, objects: Sequence[tuple[str, bytes]]) -> None:
         first_document = next(i for i, (name, _) in enumerate(objects) if name.endswith("zarr.json"))
         stop = {
             "before the first shard": 0,

@@ -21,7 +21,7 @@ from ctmr_core.store import (
     record_failure,
 )
 from ctmr_core.store.commits import content_digest
-from ctmr_core.store.storage import LocalStorage
+from ctmr_core.store.local import LocalStorage
 from tests.store.store_maker import make_case, make_dataset, reject_case, write_case
 
 KEYS, PROCESSES = 50, 8

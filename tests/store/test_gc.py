@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from obstore.store import MemoryStore
 
 from ctmr_core.errors import DatasetHeldError, StoreError
 from ctmr_core.store import (
@@ -241,8 +240,8 @@ def test_abandoned_uploads_are_aborted(s3_server: S3Server) -> None:
     assert [entry["Key"] for entry in client.list_multipart_uploads(Bucket=BUCKET, Prefix=others)["Uploads"]] == [others]
 
 
-def test_a_big_listing_is_never_held_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    storage = Storage("memory://", MemoryStore())
+def test_a_big_listing_is_never_held_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = open_storage(tmp_path)
     storage.write("volumes/00/case-50000.b.ome.zarr/zarr.json", b"{}")
     named = gc_module._Names(f"volumes/00/case-{i}.a.ome.zarr" for i in range(100_000))
     assert named._numbers.nbytes == 800_000

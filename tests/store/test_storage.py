@@ -17,20 +17,18 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
-from obstore.store import MemoryStore
 
 from ctmr_core.errors import IntegrityError, StoreError
 from ctmr_core.store import layout, open_storage
-from ctmr_core.store.storage import LocalStorage, Storage, checked_name, json_bytes, read_json
+from ctmr_core.store.local import LocalStorage
+from ctmr_core.store.storage import Storage, checked_name, json_bytes, read_json
 from tests.s3_servers import fresh_uri
 
 
-@pytest.fixture(params=["disk", "memory", "seaweedfs", "moto"])
+@pytest.fixture(params=["disk", "seaweedfs", "moto"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
     if request.param == "disk":
         return open_storage(tmp_path)
-    if request.param == "memory":
-        return Storage("memory://", MemoryStore())
     request.getfixturevalue(request.param).enter(monkeypatch)
     return open_storage(fresh_uri(), make=True)
 
@@ -72,8 +70,6 @@ def racers() -> Iterator[list[subprocess.Popen[str]]]:
 
 
 def test_of_many_processes_one_creates(storage: Storage, racers: list[subprocess.Popen[str]]) -> None:
-    if storage.uri.startswith("memory"):
-        pytest.skip("a store in memory is not shared by processes")
     environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     for n, racer in enumerate(racers):
         assert racer.stdin is not None

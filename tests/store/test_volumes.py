@@ -20,7 +20,7 @@ from ome_zarr_models.v05.image_label import ImageLabel
 from ctmr_core.anatomy.label_map import LabelMap
 from ctmr_core.errors import IntegrityError, StoreError
 from ctmr_core.store import Volume, open_storage, write_volume
-from ctmr_core.store.storage import LocalStorage
+from ctmr_core.store.local import LocalStorage
 from tests.store.store_maker import make_label_map
 
 SIZE = (70, 33, 130)
