@@ -23,6 +23,7 @@ from pipelines.cli.schedule import schedule_app
 from pipelines.cli.snapshot import snapshot_app
 from pipelines.cli.status import release, status
 from pipelines.cli.synthesize import templates_app
+from pipelines.cli.train import train_app
 
 app = typer.Typer(
     name="ctmr",
@@ -59,6 +60,7 @@ app.add_typer(quality_app, name="quality")
 app.add_typer(templates_app, name="templates")
 app.add_typer(models_app, name="models")
 app.add_typer(schedule_app, name="schedule")
+app.add_typer(train_app, name="train")
 
 
 def main() -> None:
