@@ -11,9 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import nibabel
 import numpy as np
+from nibabel.processing import resample_from_to
 from PIL import Image
 
+from ctmr_core.anatomy.label_map import LabelMap
 from ctmr_core.anatomy.templates.importing import import_template
 from ctmr_core.anatomy.templates.library import TemplateLibrary
 from ctmr_core.anatomy.templates.reading import read_scan
@@ -26,9 +29,14 @@ from ctmr_core.report.slices import PLANES, cut, pixel_size, to_picture, window_
 HEIGHT = 250
 
 
-def render(library: TemplateLibrary, case: Case) -> dict[str, np.ndarray]:
+def render(library: TemplateLibrary, case: Case) -> tuple[dict[str, np.ndarray], LabelMap]:
     label_map, _ = build_label_map(case, library, 0)
-    return dict(load_engine(case.engine, threads=2).render(case, label_map, 0))
+    return dict(load_engine(case.engine, threads=2).render(case, label_map, 0)), label_map
+
+
+def on_grid_of(label_map: LabelMap, path: Path) -> np.ndarray:
+    """The scan at ``path`` on the grid of ``label_map``, so that both are cut at the same place."""
+    return np.asarray(resample_from_to(nibabel.load(path), (label_map.size, label_map.affine), order=1).dataobj)
 
 
 def planes(
@@ -57,7 +65,7 @@ def ct_beside_real(data: Path, library: TemplateLibrary, out: Path) -> None:
         ("rendered from its labels at 1.5 mm, portal venous contrast", fine | {"sequences": ("ct_contrast",)}),
     ):
         case = Case.model_validate({"case_id": "ct"} | same | changes)
-        ((sequence, rendered),) = render(library, case).items()
+        ((sequence, rendered),) = render(library, case)[0].items()
         rows.append(row_of(planes(sequence, rendered, case.spacing, at), caption))
     stack(rows).save(out / "ct_beside_real.png", optimize=True)
 
@@ -65,16 +73,18 @@ def ct_beside_real(data: Path, library: TemplateLibrary, out: Path) -> None:
 def mr_beside_real(data: Path, library: TemplateLibrary, out: Path) -> None:
     import_template(data / "t1_brain" / "labels_freesurfer.mgz", library, template_id="subject", mapping="freesurfer")
     import_template(data / "brain_label_maps" / "training_seg_03.nii.gz", library, template_id="head", mapping="freesurfer")
-    real = read_scan(data / "t1_brain" / "t1.mgz").voxels
     at = (0.47, 0.5, 0.52)
-    rows = [row_of(planes("mri_t1", real, (1.0, 1.0, 1.0), at), "real T1, skull-stripped, 1 mm")]
     size, spacing = (256, 256, 256), (1.0, 1.0, 1.0)
     case = Case(case_id="t1", body="template:subject", sequences=("mri_t1_skull_stripped",), size=size, spacing=spacing)
-    rendered = render(library, case)["mri_t1_skull_stripped"]
-    rows.append(row_of(planes("mri_t1", rendered, spacing, at), "T1 rendered from its labels"))
+    rendered, label_map = render(library, case)
+    real = on_grid_of(label_map, data / "t1_brain" / "t1.mgz")
+    rows = [
+        row_of(planes("mri_t1", real, spacing, at), "real T1, skull-stripped, 1 mm"),
+        row_of(planes("mri_t1", rendered["mri_t1_skull_stripped"], spacing, at), "T1 rendered from its labels"),
+    ]
     sequences = ("mri_t1", "mri_t2", "mri_flair", "mri_swi")
     head = Case(case_id="head", body="template:head", sequences=sequences, size=(192, 224, 192), spacing=spacing, center="head")
-    images = render(library, head)
+    images, _ = render(library, head)
     axial = [planes(sequence, image, spacing, (0.5, 0.5, 0.55))[0] for sequence, image in images.items()]
     rows.append(row_of(axial, "T1, T2, FLAIR and SWI rendered from one whole-head label map, 1 mm"))
     stack(rows).save(out / "mr_beside_real.png", optimize=True)
