@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,24 +25,34 @@ SCANS = {
 HEADS = "brain_label_maps"  # FreeSurfer ids and head tissues, without images: rendered
 
 
-def volumes(folder: Path) -> Iterator[tuple[str, Candidate]]:
-    """(name, candidate) of every scan in ``folder``, and of every head in T1 and T2 as the tissue engine renders it at 2 mm."""
+def volumes(folder: Path) -> Iterator[tuple[str, Callable[[], Candidate]]]:
+    """(name, maker of the candidate) of every scan in ``folder``, and of every head as the tissue engine renders it in T1 and T2.
+
+    Candidates are made while the generator is open.
+    """
     with TemporaryDirectory() as work:
         library = TemplateLibrary.open(Path(work), create=True)
-        for name, (image, labels, mapping, sequence, center) in SCANS.items():
-            place = folder / name
-            with_image = place / image if sequence == "ct" else None
-            import_template(place / labels, library, template_id=name, mapping=mapping, image=with_image, licence="for research")
-            label_map = library.get(name)
-            case = _case(name, (sequence,), center, label_map.size, label_map.spacing)
-            voxels = np.round(read_scan(place / image).voxels).astype(np.int16)
-            yield f"real {name}", Candidate(case, label_map, {sequence: voxels})
+        for name in SCANS:
+            yield f"real {name}", partial(_scan, library, folder / name, name)
         for path in sorted((folder / HEADS).glob("*.nii.gz")):
-            name = path.name.removesuffix(".nii.gz")
-            import_template(path, library, template_id=name, mapping="freesurfer", licence="for research")
-            case = _case(name, ("mri_t1", "mri_t2"), "head", (112, 128, 112), (2.0, 2.0, 2.0))
-            label_map = build_label_map(case, library, 0)[0]
-            yield f"rendered {name}", Candidate(case, label_map, load_engine("tissue").render(case, label_map, 0))
+            yield f"rendered {path.name.removesuffix('.nii.gz')}", partial(_head, library, path)
+
+
+def _scan(library: TemplateLibrary, place: Path, name: str) -> Candidate:
+    image, labels, mapping, sequence, center = SCANS[name]
+    with_image = place / image if sequence == "ct" else None
+    import_template(place / labels, library, template_id=name, mapping=mapping, image=with_image, licence="for research")
+    label_map = library.get(name)
+    case = _case(name, (sequence,), center, label_map.size, label_map.spacing)
+    return Candidate(case, label_map, {sequence: np.round(read_scan(place / image).voxels).astype(np.int16)})
+
+
+def _head(library: TemplateLibrary, path: Path) -> Candidate:
+    name = path.name.removesuffix(".nii.gz")
+    import_template(path, library, template_id=name, mapping="freesurfer", licence="for research")
+    case = _case(name, ("mri_t1", "mri_t2"), "head", (112, 128, 112), (2.0, 2.0, 2.0))
+    label_map = build_label_map(case, library, 0)[0]
+    return Candidate(case, label_map, load_engine("tissue").render(case, label_map, 0))
 
 
 def _case(name: str, sequences: tuple[str, ...], center: str, size: tuple[int, ...], spacing: tuple[float, ...]) -> Case:
