@@ -15,7 +15,19 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from ctmr_core.cases.problems import Path as FieldPath
 from ctmr_core.cases.problems import field_name
-from ctmr_core.errors import RecipeError
+from ctmr_core.errors import CtmrError, RecipeError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a YAML file is called in errors, the class of those errors, and what is said of its fields."""
+
+    name: str
+    error: type[CtmrError]
+    fields: str
+
+
+RECIPE = Kind("recipe", RecipeError, "name, cases and so on, see docs/recipes.md")
 
 
 @dataclass(frozen=True)
@@ -42,21 +54,21 @@ class RecipeSource:
         return f"{self.name}{field}"
 
 
-def read_source(path: Path | str) -> RecipeSource:
-    """Read a YAML file. ``RecipeError`` if it is not there, not UTF-8, not YAML or not a mapping."""
+def read_source(path: Path | str, kind: Kind = RECIPE) -> RecipeSource:
+    """Read a YAML file. ``RecipeError`` (the error of ``kind``) if it is not there, not UTF-8, not YAML or not a mapping."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise RecipeError("there is no such recipe", where=str(path), fix="check the path") from None
+        raise kind.error(f"there is no such {kind.name}", where=str(path), fix="check the path") from None
     except OSError as error:
-        raise RecipeError(f"the recipe cannot be read: {error.strerror}", where=str(path)) from error
+        raise kind.error(f"the {kind.name} cannot be read: {error.strerror}", where=str(path)) from error
     except UnicodeDecodeError as error:
-        raise RecipeError("the recipe is not text in UTF-8", where=str(path), fix="save it as UTF-8") from error
-    return parse_source(text, str(path))
+        raise kind.error(f"the {kind.name} is not text in UTF-8", where=str(path), fix="save it as UTF-8") from error
+    return parse_source(text, str(path), kind)
 
 
-def parse_source(text: str, name: str) -> RecipeSource:
+def parse_source(text: str, name: str, kind: Kind = RECIPE) -> RecipeSource:
     """The recipe in ``text``. YAML 1.2: yes, no, on and off are plain strings."""
     try:
         document = YAML(typ="rt").load(io.StringIO(text))
@@ -64,20 +76,20 @@ def parse_source(text: str, name: str) -> RecipeSource:
         mark = error.problem_mark or error.context_mark
         line = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = (error.problem or "cannot be parsed").strip()
-        raise RecipeError(
+        raise kind.error(
             f"this is not valid YAML: {problem}", where=f"{name}{line}", fix="correct the line or the indentation"
         ) from error
     except YAMLError as error:
-        raise RecipeError(f"this is not valid YAML: {str(error).splitlines()[0]}", where=name) from error
+        raise kind.error(f"this is not valid YAML: {str(error).splitlines()[0]}", where=name) from error
     except (TypeError, ValueError) as error:  # how ruamel meets a list used as a key, or a date such as 2026-13-45
-        raise RecipeError(f"this is not valid YAML: {error}", where=name, fix="look for a misplaced bracket or colon") from error
+        raise kind.error(f"this is not valid YAML: {error}", where=name, fix="look for a misplaced bracket or colon") from error
     if not isinstance(document, Mapping):
         kind = "empty" if document is None else f"a {type(document).__name__}"
-        raise RecipeError(
-            "a recipe is a mapping of fields to values",
+        raise kind.error(
+            f"a {kind.name} is a mapping of fields to values",
             where=name,
             found=kind,
-            allowed="name, cases and so on, see docs/recipes.md",
+            allowed=kind.fields,
         )
     lines: dict[FieldPath, int] = {}
     return RecipeSource(name, text, _plain(document, (), lines), lines)
