@@ -218,9 +218,10 @@ GRID = ("--size", 32, 32, 32, "--spacing", 10, 10, 10, "--no-limits", "--steps",
 
 
 def test_a_pair_of_the_bank_is_written_with_its_whole_label_map(run, mirror, bank, tmp_path):
-    own = ("--root", mirror, "--network-config", mirror / "network.json", "--bank", bank)
+    own = ("--root", mirror, "--network-config", mirror / "network.json", "--bank", bank, "--uses", "uses.json")
     result = run("pair", "rflow-ct", *own, *GRID, "--label", "liver", "--region", "abdomen", "--no-check", "--out", "ct.nii.gz")
     assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "uses.json").read_text()) == {"one.nii.gz": 1}
     labels, image = (np.asarray(nib.load(tmp_path / name).dataobj) for name in ("ct_labels.nii.gz", "ct.nii.gz"))
     assert set(np.unique(labels)) == {0, 1, 3, 200}
     assert (image[labels == 0] == -1000).all()

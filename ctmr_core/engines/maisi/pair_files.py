@@ -15,6 +15,7 @@ from ctmr_core.engines.maisi.drawn_bodies import KNOWN_SIZES, bank_files
 from ctmr_core.engines.maisi.hub import file_states, missing_weights, models_root
 from ctmr_core.engines.maisi.identity import own_network_config, weights_digest
 from ctmr_core.engines.maisi.mask_bank import MaskBank
+from ctmr_core.engines.maisi.mask_files import UseCounter
 from ctmr_core.engines.maisi.memory import default_precision
 from ctmr_core.engines.maisi.models import MaisiModels
 from ctmr_core.engines.maisi.paired import Accept, sample_pair
@@ -31,7 +32,8 @@ class PairRequest:
 
     sizes: structure -> 0-1 or -1 (absent), for a label map drawn by the networks; empty: one of the bank, varied.
     anatomy: structures that must be there. regions: that must be in view (bank). bank: folder of the bank's index and
-    label maps, default ``datasets`` of the models folder. attempts: pairs drawn at most until one is accepted.
+    label maps, default ``datasets`` of the models folder. attempts: pairs drawn at most until one is accepted. uses: JSON
+    file that counts how often each label map of the bank was taken.
     """
 
     variant: str
@@ -41,6 +43,7 @@ class PairRequest:
     anatomy: tuple[str, ...] = ()
     regions: tuple[str, ...] = ()
     bank: Path | None = None
+    uses: Path | None = None
     seed: int = 0
     attempts: int = 3
     steps: int | None = None
@@ -96,6 +99,7 @@ def pair_to_files(request: PairRequest, out: Path, accept: Accept | None = None)
                 seed=request.seed,
                 attempts=request.attempts,
                 accept=accept,
+                uses=UseCounter(request.uses) if request.uses else None,
                 compat=request.compat,
             )
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -10,8 +11,7 @@ from ctmr_core.anatomy.field_of_view import bounding_box
 from ctmr_core.engines.maisi.mask_behaviour import MaskBehaviour, mask_behaviour
 from ctmr_core.engines.maisi.mask_morphology import closed, grow, shrink, widened
 from ctmr_core.engines.maisi.mask_postprocessing import BONE_LESION, COLON_TUMOR, LOBES, LUNG_TUMOR, nearest_labels
-from ctmr_core.engines.maisi.mask_sampling import name_of
-from ctmr_core.engines.maisi.tumor_movements import MOVEMENTS, Movement, local_mover, monai_mover
+from ctmr_core.engines.maisi.tumor_movements import BRAIN_MOVEMENTS, MOVEMENTS, Movement, local_mover, monai_mover
 from ctmr_core.errors import EngineError
 
 ATTEMPTS = 100
@@ -41,23 +41,30 @@ class Augmentation:
 
 
 def augment_mask(
-    mask: np.ndarray, seed: int | np.random.Generator, *, attempts: int = ATTEMPTS, compat: bool = False
+    mask: np.ndarray,
+    seed: int | np.random.Generator,
+    *,
+    attempts: int = ATTEMPTS,
+    compat: bool = False,
+    vocabulary: Literal["maisi", "brain"] = "maisi",
 ) -> tuple[np.ndarray, list[Augmentation]]:
-    """A varied copy of a label map (uint8 [x, y, z], maisi ids), and what was done.
+    """A varied copy of a label map [x, y, z] (uint8 maisi ids or uint16 brain ids), and what was done.
 
     seed: integer or generator. attempts: most moves tried per kind of tumour; in the fixed mode the moves get smaller over
     the second half. compat: the reference's transforms, and only the first kind of tumour (bone, liver, lung, pancreas,
-    colon) is moved. Raises ``EngineError``, naming the tumour, when no move keeps it in its host.
+    colon) is moved. vocabulary: of the ids; in the brain one the three parts of a brain tumour (401, 402, 403) move as
+    one. Raises ``EngineError``, naming the tumour, when no move keeps it in its host.
     """
-    if mask.dtype != np.uint8 or mask.ndim != 3:
-        raise EngineError("label maps are uint8 [x, y, z]", found=(str(mask.dtype), mask.shape))
+    dtype, movements = (np.uint16, BRAIN_MOVEMENTS) if vocabulary == "brain" else (np.uint8, MOVEMENTS)
+    if mask.dtype != dtype or mask.ndim != 3:
+        raise EngineError(f"{vocabulary} label maps are {np.dtype(dtype)} [x, y, z]", found=(str(mask.dtype), mask.shape))
     rules = mask_behaviour(compat)
     rng = np.random.default_rng(seed)
     number = int(seed) if isinstance(seed, int) else int(rng.integers(2**32))
-    present = np.zeros(256, bool)
+    present = np.zeros(_ids(mask), bool)
     for plane in mask:
         present[plane.ravel()] = True
-    chosen = [movement for movement in MOVEMENTS if present[movement.label]]
+    chosen = [movement for movement in movements if present[list(movement.labels)].any()]
     if not chosen:
         return _zoomed(mask, rng, number, rules)
     labels = mask.copy()
@@ -69,38 +76,45 @@ def _move(
     labels: np.ndarray, movement: Movement, rng: np.random.Generator, seed: int, attempts: int, rules: MaskBehaviour
 ) -> Augmentation:
     """Move one kind of tumour, in place."""
-    tumour = labels == movement.label
+    whole = rules.monai_augmentation
+    parts = np.where(np.isin(labels, movement.labels), labels, 0).astype(labels.dtype)
+    tumour = parts > 0
     count = int(tumour.sum())
-    members = np.zeros(256, bool)
-    members[[*movement.hosts, movement.label]] = True
-    host = members[labels]
+    members = np.zeros(_ids(labels), bool)
+    members[[*movement.hosts, *movement.labels]] = True
+    host = labels > 0 if whole and movement in BRAIN_MOVEMENTS else members[labels]
     if movement.closed_host:
         host = _closed(host, rules)
     _fill_hole(labels, tumour, movement, rules)
-    whole = rules.monai_augmentation
-    mover = monai_mover(movement, tumour, seed) if whole else local_mover(movement, tumour, rng)
+    mover = monai_mover(movement, parts, seed) if whole else local_mover(movement, parts, rng)
     patience, content = _PATIENCE.get(movement.label, (attempts, movement.inside))
     for attempt in range(attempts):
         if rules.monai_augmentation and movement.label == COLON_TUMOR and attempt >= patience:
-            moved = tumour & host
+            arrived = parts
         else:
-            moved = mover(min(1.0, 4 * (1 - attempt / attempts) ** 2)) & host
+            arrived = mover(min(1.0, 4 * (1 - attempt / attempts) ** 2))
+        moved = (arrived > 0) & host
         enough = movement.inside if attempt < patience else content
         found = int(moved.sum())
         if found and found >= count * enough:
-            final = _closed(moved, rules)
-            if not rules.monai_augmentation:
+            final = moved if len(movement.labels) > 1 else _closed(moved, rules)
+            if not whole:
                 final &= host
-            labels[final] = movement.label
+            labels[final] = arrived[final] if len(movement.labels) > 1 else movement.label
             before, after = (np.array(np.nonzero(piece)).mean(axis=1) for piece in (tumour, final))
             x, y, z = (round(float(step), 2) for step in after - before)
-            return Augmentation(name_of(movement.label), attempt + 1, (x, y, z), round(found / count, 4))
+            return Augmentation(movement.name, attempt + 1, (x, y, z), round(found / count, 4))
     raise EngineError(
-        f"the {name_of(movement.label)} could not be moved within its host",
+        f"the {movement.name} could not be moved within its host",
         found=f"{attempts} tries, {count} voxels",
         allowed=f"{movement.inside:.0%} of it inside",
         fix="use another label map, or more attempts",
     )
+
+
+def _ids(labels: np.ndarray) -> int:
+    """How many ids the map's dtype can tell apart."""
+    return int(np.iinfo(labels.dtype).max) + 1
 
 
 def _closed(mask: np.ndarray, rules: MaskBehaviour) -> np.ndarray:
@@ -134,8 +148,9 @@ def _fill_hole(labels: np.ndarray, tumour: np.ndarray, movement: Movement, rules
         return
     view = widened(box, _HOLE_MARGIN, labels.shape)
     part, hole = labels[view], tumour[view]
-    members = np.zeros(256, bool)
+    members = np.zeros(_ids(labels), bool)
     members[list(movement.hosts)] = True
+    members[list(movement.labels)] = False
     hosts = members[part]
     if hosts.any():
         part[hole] = nearest_labels(part, hosts)[hole]
@@ -166,7 +181,7 @@ def _zoomed(mask: np.ndarray, rng: np.random.Generator, seed: int, rules: MaskBe
         zoom = RandZoom(prob=1.0, min_zoom=1 - _ZOOM, max_zoom=1 + _ZOOM, mode="nearest", align_corners=None)
         zoom.set_random_state(seed=seed)
         moved = np.asarray(zoom(torch.from_numpy(mask[None].astype(np.float32))))[0]
-        return np.ascontiguousarray(moved.astype(np.uint8)), [Augmentation("body", zoom=float(zoom._zoom[0]))]
+        return np.ascontiguousarray(moved.astype(mask.dtype)), [Augmentation("body", zoom=float(zoom._zoom[0]))]
     factor = float(rng.uniform(1 - _ZOOM, 1 + _ZOOM))
     places = []
     for n in mask.shape:

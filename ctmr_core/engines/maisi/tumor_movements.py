@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from ctmr_core.anatomy.field_of_view import bounding_box
+from ctmr_core.anatomy.vocabulary import load_vocabulary
 from ctmr_core.engines.maisi.mask_morphology import widened
 from ctmr_core.engines.maisi.mask_postprocessing import (
     BODY,
@@ -38,13 +39,14 @@ _ELASTIC_REACH = 8  # voxels: five standard deviations of the largest displaceme
 class Movement:
     """How one kind of tumour is moved.
 
-    label: id of the tumour. hosts: ids it may lie in. fallback: what fills its place where no host is near.
+    labels: ids of the tumour, moved as one. name: of the tumour. hosts: ids it may lie in. fallback: what fills its place where no host is near.
     translate: voxels per axis; rotate: radians about x, y and z; scale: share; each is drawn from -range to range.
     elastic: displaced elastically as well. inside: share of its voxels that must lie in the host after the move.
     closed_host: gaps of up to 4 voxels in the host count as host.
     """
 
-    label: int
+    labels: tuple[int, ...]
+    name: str
     hosts: tuple[int, ...]
     fallback: int
     translate: tuple[float, float, float]
@@ -54,25 +56,61 @@ class Movement:
     elastic: bool = True
     closed_host: bool = True
 
+    @property
+    def label(self) -> int:
+        """The id of the tumour, or of its first part."""
+        return self.labels[0]
+
+
+def _members(*groups: str) -> tuple[int, ...]:
+    """The ids of these groups of the brain vocabulary."""
+    return tuple(label.id for label in load_vocabulary("brain").by_id.values() if label.group in groups)
+
 
 _TILT = (_FIVE_DEGREES,) * 3
 MOVEMENTS = (
-    Movement(BONE_LESION, _BONES, BODY, (5, 5, 0), (0, 0, 0.1), (0.15, 0.15, 0), elastic=False, closed_host=False),
-    Movement(HEPATIC_TUMOR, (LIVER,), LIVER, (10, 10, 10), _TILT, (0.2, 0.2, 0.2)),
+    Movement((BONE_LESION,), "bone lesion", _BONES, BODY, (5, 5, 0), (0, 0, 0.1), (0.15, 0.15, 0), elastic=False, closed_host=False),
+    Movement((HEPATIC_TUMOR,), "hepatic tumor", (LIVER,), LIVER, (10, 10, 10), _TILT, (0.2, 0.2, 0.2)),
     Movement(
-        LUNG_TUMOR, LOBES, LOBES[0], (20, 20, 20), (_FIVE_DEGREES, _FIVE_DEGREES, float(np.pi)), (0.15, 0.15, 0.15), inside=0.85
+        (LUNG_TUMOR,),
+        "lung tumor",
+        LOBES,
+        LOBES[0],
+        (20, 20, 20),
+        (_FIVE_DEGREES, _FIVE_DEGREES, float(np.pi)),
+        (0.15, 0.15, 0.15),
+        inside=0.85,
     ),
-    Movement(PANCREATIC_TUMOR, (PANCREAS,), PANCREAS, (15, 15, 15), _TILT, (0.1, 0.1, 0.1)),
-    Movement(COLON_TUMOR, (COLON,), COLON, (5, 5, 5), _TILT, (0.1, 0.1, 0.1)),
+    Movement((PANCREATIC_TUMOR,), "pancreatic tumor", (PANCREAS,), PANCREAS, (15, 15, 15), _TILT, (0.1, 0.1, 0.1)),
+    Movement((COLON_TUMOR,), "colon cancer primaries", (COLON,), COLON, (5, 5, 5), _TILT, (0.1, 0.1, 0.1)),
 )
-"""In the order in which the reference looks for them."""
+"""In the order in which the reference looks for them: ids of the maisi vocabulary."""
+
+BRAIN_TUMOUR_PARTS = (401, 402, 403)
+"""Necrosis, oedema and enhancing part: the same ids in the brain vocabulary and in NVIDIA's ``label_dict_ctmr.json``."""
+REFERENCE_BRAIN = 22
+BRAIN_MOVEMENTS = (
+    Movement(
+        BRAIN_TUMOUR_PARTS,
+        "brain tumor",
+        _members("brain", "fluid", "lesion"),
+        REFERENCE_BRAIN,
+        (3, 3, 3),
+        (float(np.pi / 90),) * 3,
+        (0.2, 0.2, 0.2),
+    ),
+)
+"""In the brain vocabulary; the reference lets this tumour lie anywhere in the head and puts its own id of the brain in its place."""
 
 Mover = Callable[[float], np.ndarray]
-"""One random move: share of the ranges to use (0-1) -> bool mask [x, y, z] of the moved tumour."""
+"""One random move: share of the ranges to use (0-1) -> the moved tumour [x, y, z], its ids on a background of 0."""
 
 
 def monai_mover(movement: Movement, tumour: np.ndarray, seed: int) -> Mover:
-    """Moves as the reference makes them, over the whole volume, by MONAI's transforms; the share is ignored."""
+    """Moves as the reference makes them, over the whole volume, by MONAI's transforms; the share is ignored.
+
+    tumour: its ids [x, y, z] on a background of 0.
+    """
     import torch
     from monai.transforms import Rand3DElastic, RandAffine
 
@@ -92,7 +130,7 @@ def monai_mover(movement: Movement, tumour: np.ndarray, seed: int) -> Mover:
 
     def move(_share: float) -> np.ndarray:
         moved = transform(volume, spatial_size=tumour.shape)
-        return np.asarray(moved[0]) > 0
+        return np.asarray(moved[0]).astype(tumour.dtype)
 
     return move
 
@@ -100,12 +138,12 @@ def monai_mover(movement: Movement, tumour: np.ndarray, seed: int) -> Mover:
 def local_mover(movement: Movement, tumour: np.ndarray, rng: np.random.Generator) -> Mover:
     """The same family of moves, computed only where the tumour arrives.
 
-    The tumour is scaled and rotated about the middle of the volume and translated; elastic displacements are uniform
+    The tumour (its ids [x, y, z] on a background of 0) is scaled and rotated about the middle of the volume and translated; elastic displacements are uniform
     noise smoothed with a Gaussian. Nearest-neighbour lookup.
     """
     size = np.array(tumour.shape)
     centre = (size - 1) / 2
-    source = bounding_box(tumour)
+    source = bounding_box(tumour > 0)
     if source is None:
         raise ValueError("an empty tumour cannot be moved")
     piece = tumour[source]
@@ -131,10 +169,10 @@ def local_mover(movement: Movement, tumour: np.ndarray, rng: np.random.Generator
         origin = (shift + centre - low).astype(np.float32)
         index = np.rint(matrix.astype(np.float32) @ flat + origin[:, None]).astype(np.int32)
         inside = ((index >= 0) & (index < np.array(piece.shape)[:, None])).all(axis=0)
-        arrived = np.zeros(flat.shape[1], bool)
+        arrived = np.zeros(flat.shape[1], tumour.dtype)
         i, j, k = index[:, inside]
         arrived[inside] = piece[i, j, k]
-        moved = np.zeros(tumour.shape, bool)
+        moved = np.zeros(tumour.shape, tumour.dtype)
         moved[box] = arrived.reshape(places.shape[1:])
         return moved
 

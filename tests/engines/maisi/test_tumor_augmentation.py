@@ -125,3 +125,46 @@ def test_refuses_what_is_no_label_map():
 
 def test_the_zoom_of_the_reference_for_seed_0():
     assert augment_mask(np.full((16, 16, 16), 200, np.uint8), 0, compat=True)[1][0].zoom == 1.0043037873274483
+
+
+def head_with_tumour():
+    """uint16 [48, 48, 48], brain ids: skin around white matter (2 and 41) with a tumour of three parts."""
+    grid = np.indices((48, 48, 48)) - 23.5
+    distance = np.sqrt((grid**2).sum(axis=0))
+    volume = np.where(distance < 22, 511, 0).astype(np.uint16)
+    volume[distance < 19] = 41
+    volume[(distance < 19) & (grid[0] < 0)] = 2
+    place = np.sqrt(((grid - np.array([-8, 0, 0])[:, None, None, None]) ** 2).sum(axis=0))
+    for label, radius in ((402, 6), (403, 4), (401, 2)):
+        volume[place < radius] = label
+    return volume
+
+
+def test_the_parts_of_a_brain_tumour_move_as_one_within_the_brain():
+    volume = head_with_tumour()
+    for seed in range(3):
+        moved, (done,) = augment_mask(volume, seed, vocabulary="brain")
+        tumour, before = np.isin(moved, (401, 402, 403)), np.isin(volume, (401, 402, 403))
+        assert done.what == "brain tumor"
+        assert moved.dtype == np.uint16
+        assert {401, 402, 403} <= set(np.unique(moved).tolist()) <= set(np.unique(volume).tolist())
+        assert not (tumour & (volume == 511)).any()
+        assert np.isin(moved[before & ~tumour], (2, 41)).all(), "white matter of its side fills the place that was left"
+        assert np.array_equal(moved[~tumour & ~before], volume[~tumour & ~before])
+        assert not np.array_equal(tumour, before)
+        centres = [np.argwhere(moved == part).mean(axis=0) for part in (401, 402, 403)]
+        assert np.linalg.norm(centres[0] - centres[1]) < 1.5, "necrosis stays in the middle of the oedema"
+
+
+def test_the_reference_puts_its_own_brain_where_a_brain_tumour_was():
+    volume = head_with_tumour()
+    moved, _ = augment_mask(volume, 1, compat=True, vocabulary="brain")
+    left = np.isin(volume, (401, 402, 403)) & ~np.isin(moved, (401, 402, 403))
+    assert left.any()
+    assert (moved[left] == 22).all()
+
+
+def test_ids_of_the_brain_are_not_taken_for_tumours_of_the_body():
+    volume = head_with_tumour()
+    volume[np.isin(volume, (401, 402, 403))] = 26  # left accumbens area here, a hepatic tumour in the maisi vocabulary
+    assert [done.what for done in augment_mask(volume, 0, vocabulary="brain")[1]] == ["body"]
