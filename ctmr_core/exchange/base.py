@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -114,6 +116,12 @@ class ExportCase:
         """The catalog row."""
         return self._read_row()
 
+    def acquisition(self, sequence: str) -> Mapping[str, Any]:
+        """What the engine recorded of the scan of a sequence (``tr_ms``, ``kernel`` ...); empty where it recorded nothing."""
+        recorded = json.loads(self.row["image_parameters"] or "{}")
+        found: Mapping[str, Any] = recorded.get("images", {}).get(sequence, {})
+        return found
+
     @property
     def affine(self) -> np.ndarray:
         """4x4 float64, voxel index -> RAS+ mm."""
@@ -143,84 +151,56 @@ class ExportCase:
         return self.volume.labels[...]
 
 
-@runtime_checkable
-class Exporter(Protocol):
+class Exporter(ABC):
     """A format. Made once per export from its options, prepared, then sent to every worker by pickle.
 
     name: what ``--format`` says. consumer: who reads it, for people. version: changes when the same cases give other files.
-    A format with needs of its own imports its libraries inside its methods.
+    Options: the class of ``options``, what was set. Heavy libraries are imported inside the methods that need them.
     """
-
-    name: ClassVar[str]
-    consumer: ClassVar[str]
-    version: ClassVar[str]
-    Options: ClassVar[type[FormatOptions]]
-
-    @property
-    def options(self) -> FormatOptions:
-        """What was set."""
-        ...
-
-    def prepare(self, plan: ExportPlan) -> Mapping[str, Any]:
-        """Look at the plan once, in the driver. Refuse (``ExchangeError``) what this format can't hold.
-
-        Returns JSON-able facts that, with the options, decide the files of a case (a label table, say): when they change, cases
-        are written anew. Runs before anything is written.
-        """
-        ...
-
-    def units(self, plan: ExportPlan) -> Iterator[ExportUnit]:
-        """The cases in the portions they are written in."""
-        ...
-
-    def write(self, unit: ExportUnit, cases: Iterator[ExportCase], folder: Path) -> None:
-        """Write the unit's files below ``folder`` under the names they shall have below the export; in a worker process."""
-        ...
-
-    def finish(self, plan: ExportPlan, records: Callable[[], Iterator[Record]], folder: Path) -> None:
-        """Write the files that tell about all cases (an index, metadata) below ``folder``; in the driver, at the end.
-
-        records: gives the lines of ``export.jsonl``, by case id, as often as it is called.
-        """
-        ...
-
-
-class CaseExporter:
-    """What most formats share: one case per unit, nothing to prepare, no index."""
 
     name: ClassVar[str] = ""
     consumer: ClassVar[str] = ""
     version: ClassVar[str] = "1"
     Options: ClassVar[type[FormatOptions]] = FormatOptions
+    options: FormatOptions
 
     def __init__(self, options: FormatOptions | None = None) -> None:
-        self._options = options if options is not None else self.Options()
+        self.options = options if options is not None else self.Options()
 
-    @property
-    def options(self) -> FormatOptions:
-        """What was set."""
-        return self._options
+    def prepare(self, plan: ExportPlan) -> Mapping[str, Any]:  # noqa: ARG002 - formats with needs of their own see to them here
+        """Look at the plan once, in the driver. Refuse (``ExchangeError``) what this format can't hold.
 
-    def prepare(self, plan: ExportPlan) -> Mapping[str, Any]:  # noqa: ARG002 - the contract
-        """Nothing to see to."""
+        Returns JSON-able facts that, with the options, decide the files of a case (a label table, say): when they change, cases
+        are written anew. Runs before anything is written.
+        """
         return {}
 
     def units(self, plan: ExportPlan) -> Iterator[ExportUnit]:
-        """One unit per case."""
+        """The cases in the portions they are written in; here, every case is one."""
         for entry in plan.entries():
             yield ExportUnit(entry.case_id, (entry,))
 
-    def write(self, unit: ExportUnit, cases: Iterator[ExportCase], folder: Path) -> None:  # noqa: ARG002 - the contract
-        """One case after the other."""
+    @abstractmethod
+    def write(self, unit: ExportUnit, cases: Iterator[ExportCase], folder: Path) -> None:
+        """Write the unit's files below ``folder`` under the names they shall have below the export; in a worker process."""
+
+    def finish(self, plan: ExportPlan, records: Callable[[], Iterator[Record]], folder: Path) -> None:  # noqa: B027
+        """Write the files that tell about all cases (an index, metadata) below ``folder``; in the driver, at the end.
+
+        records: gives the lines of ``export.jsonl``, by case id, as often as it is called.
+        """
+
+
+class CaseExporter(Exporter):
+    """A format that writes one case after the other."""
+
+    def write(self, unit: ExportUnit, cases: Iterator[ExportCase], folder: Path) -> None:  # noqa: ARG002 - the name is not needed
         for case in cases:
             self.write_case(case, folder)
 
+    @abstractmethod
     def write_case(self, case: ExportCase, folder: Path) -> None:
         """Write the files of one case below ``folder``."""
-        raise NotImplementedError
-
-    def finish(self, plan: ExportPlan, records: Callable[[], Iterator[Record]], folder: Path) -> None:
-        """No index."""
 
 
 def file_names(record: Record) -> Sequence[str]:

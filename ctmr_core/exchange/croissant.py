@@ -33,6 +33,7 @@ class CroissantExporter(NiftiExporter):
     name: ClassVar[str] = "croissant"
     consumer: ClassVar[str] = "mlcroissant, Google Dataset Search, TensorFlow Datasets"
     Options: ClassVar[type[FormatOptions]] = CroissantOptions
+    options: CroissantOptions
 
     def finish(self, plan: ExportPlan, records: Callable[[], Iterator[Record]], folder: Path) -> None:
         """Write the table and its description."""
@@ -48,8 +49,6 @@ class CroissantExporter(NiftiExporter):
             import mlcroissant as mlc
         except ImportError as error:
             raise needs("mlcroissant") from error
-        options = self.options
-        assert isinstance(options, CroissantOptions)  # noqa: S101 - what the registry made
         file = mlc.FileObject(
             id="case-table",
             name="case-table",
@@ -90,9 +89,9 @@ class CroissantExporter(NiftiExporter):
         metadata = mlc.Metadata(
             name=plan.name,
             description=f"{len(plan)} labelled synthetic CT and MR volumes made by ctmr-factory.",
-            url=options.url,
-            license=[options.licence] if options.licence else list(plan.licences) or ["unspecified"],
-            creators=[mlc.Organization(name=options.creator)],
+            url=self.options.url,
+            license=[self.options.licence] if self.options.licence else list(plan.licences) or ["unspecified"],
+            creators=[mlc.Organization(name=self.options.creator)],
             version="1.0.0",
             date_published=None,
             cite_as=f"{plan.name}, cases {plan.content_digest}",

@@ -238,7 +238,7 @@ def _commit(
         label_map=candidate.label_map,
         census=candidate.census,
         verdict=verdict,
-        image_parameters=parameters,
+        image_parameters={"images": parameters},
         engine_version=ENGINE_VERSION,
         versions=_versions(("ctmr-factory", "nibabel", "SimpleITK", "numpy")),
         licences=[pair.licence] if pair.licence else [],

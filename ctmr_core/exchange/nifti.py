@@ -32,11 +32,11 @@ class NiftiExporter(CaseExporter):
     name: ClassVar[str] = "nifti"
     consumer: ClassVar[str] = "nibabel, SimpleITK, 3D Slicer, ITK-SNAP, TorchIO"
     Options: ClassVar[type[FormatOptions]] = NiftiOptions
+    options: NiftiOptions
 
     @property
     def suffix(self) -> str:
         """How the files end."""
-        assert isinstance(self.options, NiftiOptions)  # noqa: S101 - what the registry made
         return self.options.suffix
 
     def image_name(self, entry: CaseEntry, sequence: str) -> str:

@@ -11,21 +11,18 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-import numpy as np
 from pydantic import Field, field_validator
 from ruamel.yaml import YAML
 
-from ctmr_core.anatomy.sequences import is_ct
-from ctmr_core.anatomy.vocabulary import load_vocabulary
 from ctmr_core.errors import ExchangeError
-from ctmr_core.exchange.base import CaseEntry, ExportCase, ExportPlan, FormatOptions, Record
+from ctmr_core.exchange.base import CaseEntry, ExportPlan, FormatOptions, Record
 from ctmr_core.exchange.folds import splits_of
-from ctmr_core.exchange.label_tables import LabelTable, label_ids, label_table
-from ctmr_core.exchange.nifti import NiftiExporter, Suffix
-from ctmr_core.exchange.planning import one_sequence_set, one_vocabulary
+from ctmr_core.exchange.label_tables import label_ids
+from ctmr_core.exchange.nifti import NiftiOptions
+from ctmr_core.exchange.numbered import NumberedExporter, channel_name
 
 
-class NnunetOptions(FormatOptions):
+class NnunetOptions(NiftiOptions):
     """id: 1..999 and name: of the dataset. labels: comma-separated names of labels or groups to keep; default all that occur.
 
     regions: YAML file, region name -> list of labels or groups, larger regions first, for region-based training.
@@ -35,7 +32,6 @@ class NnunetOptions(FormatOptions):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,40}$")] = "Synthetic"
     labels: tuple[str, ...] = ()
     regions: Path | None = None
-    suffix: Suffix = "nii.gz"
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -43,85 +39,71 @@ class NnunetOptions(FormatOptions):
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
-class NnunetExporter(NiftiExporter):
+class NnunetExporter(NumberedExporter):
     """nnU-Net v2 raw: train and val cases in ``imagesTr``/``labelsTr``, test cases in ``imagesTs``/``labelsTs``."""
 
     name: ClassVar[str] = "nnunet"
     consumer: ClassVar[str] = "nnU-Net v2 (nnUNet_raw)"
     Options: ClassVar[type[FormatOptions]] = NnunetOptions
-    _table: LabelTable
-    _channels: tuple[str, ...]
-    _regions: dict[str, list[int]]
-
-    @property
-    def _set(self) -> NnunetOptions:
-        assert isinstance(self.options, NnunetOptions)  # noqa: S101 - what the registry made
-        return self.options
-
-    @property
-    def suffix(self) -> str:
-        """How the files end."""
-        return self._set.suffix
+    options: NnunetOptions
+    regions: dict[str, list[int]]
 
     @property
     def folder(self) -> str:
         """``Dataset###_Name``."""
-        return f"Dataset{self._set.id:03d}_{self._set.name}"
+        return f"Dataset{self.options.id:03d}_{self.options.name}"
 
     def prepare(self, plan: ExportPlan) -> Mapping[str, Any]:
         """One vocabulary, the same channels in every case; numbers for the labels that occur."""
-        vocabulary = load_vocabulary(one_vocabulary(plan, self.name))
-        self._channels = one_sequence_set(plan, self.name)
-        regions = _read_regions(self._set.regions) if self._set.regions else {}
-        wanted = [*self._set.labels, *(name for names in regions.values() for name in names)]
-        self._table = label_table(vocabulary, plan.label_ids[vocabulary.name], "contiguous", wanted)
-        numbers = self._table.numbers
-        self._regions = {
-            name: sorted(numbers[label] for label in label_ids(vocabulary, names) if label in numbers)
+        regions = _read_regions(self.options.regions) if self.options.regions else {}
+        facts = self.number(plan, "contiguous", [*self.options.labels, *(name for names in regions.values() for name in names)])
+        numbers = self.table.numbers
+        self.regions = {
+            name: sorted(numbers[label] for label in label_ids(self.table.vocabulary, names) if label in numbers)
             for name, names in regions.items()
         }
-        if empty := [name for name, members in self._regions.items() if not members]:
-            raise ExchangeError("no case has a label of this region", where=str(self._set.regions), found=empty[0])
+        if empty := [name for name, members in self.regions.items() if not members]:
+            raise ExchangeError("no case has a label of this region", where=str(self.options.regions), found=empty[0])
         if not any(split != "test" for split in plan.table["split"].to_pylist()):
             raise ExchangeError("nnU-Net needs cases to train with; all of these are of the test split", found=len(plan))
-        return {"numbers": sorted(numbers.items()), "channels": self._channels}
+        return facts
 
     def image_name(self, entry: CaseEntry, sequence: str) -> str:
-        channel = self._channels.index(sequence)
+        channel = self.channels.index(sequence)
         return f"{self.folder}/images{_place(entry)}/{entry.case_id}_{channel:04d}.{self.suffix}"
 
     def label_name(self, entry: CaseEntry) -> str:
         return f"{self.folder}/labels{_place(entry)}/{entry.case_id}.{self.suffix}"
-
-    def exported_labels(self, case: ExportCase) -> np.ndarray:
-        """Numbered without gaps."""
-        return self._table.apply(case.labels())
 
     def finish(self, plan: ExportPlan, records: Callable[[], Iterator[Record]], folder: Path) -> None:  # noqa: ARG002
         """Write ``dataset.json``, ``splits_final.json`` and the true id of every number."""
         root = folder / self.folder
         root.mkdir()
         cases = [(one.case_id, one.split, one.body_identity) for one in plan.entries() if one.split != "test"]
+        write_json(root / "dataset.json", self.description(plan, len(cases)))
+        write_json(root / "splits_final.json", splits_of(cases))
+        numbers = {
+            str(number): {"id": label, "name": self.table.vocabulary.label(label).name}
+            for label, number in self.table.numbers.items()
+        }
+        write_json(root / "label_ids.json", {"vocabulary": self.table.vocabulary.name, "labels": numbers})
+
+    def description(self, plan: ExportPlan, training: int) -> dict[str, Any]:
+        """``dataset.json``; training: number of cases that are not of the test split."""
         document: dict[str, Any] = {
-            "channel_names": {str(number): _channel_name(name) for number, name in enumerate(self._channels)},
-            "labels": self._table.names,
-            "numTraining": len(cases),
+            "channel_names": {str(number): channel_name(name) for number, name in enumerate(self.channels)},
+            "labels": self.table.names,
+            "numTraining": training,
             "file_ending": f".{self.suffix}",
             "name": self.folder,
             "description": f"{plan.name}: synthetic volumes made by ctmr-factory, cases {plan.content_digest}",
             "licence": ", ".join(plan.licences),
             "converted_by": "ctmr-factory",
         }
-        if self._regions:
-            document["labels"] = {"background": 0, **self._regions}
-            document["regions_class_order"] = _class_order(list(self._regions.values()))
-        _write_json(root / "dataset.json", document)
-        _write_json(root / "splits_final.json", splits_of(cases))
-        numbers = {
-            str(number): {"id": label, "name": self._table.vocabulary.label(label).name}
-            for label, number in self._table.numbers.items()
-        }
-        _write_json(root / "label_ids.json", {"vocabulary": self._table.vocabulary.name, "labels": numbers})
+        if self.regions:
+            document["labels"] = {"background": 0, **self.regions}
+            document["regions_class_order"] = _class_order(list(self.regions.values()))
+        return document
 
 
 def _class_order(regions: list[list[int]]) -> list[int]:
@@ -137,10 +119,6 @@ def _place(entry: CaseEntry) -> str:
     return "Ts" if entry.split == "test" else "Tr"
 
 
-def _channel_name(sequence: str) -> str:
-    return "CT" if is_ct(sequence) else sequence
-
-
 def _read_regions(path: Path) -> dict[str, list[str]]:
     try:
         document = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
@@ -151,5 +129,6 @@ def _read_regions(path: Path) -> dict[str, list[str]]:
     return {str(name): [str(one) for one in names] for name, names in document.items()}
 
 
-def _write_json(path: Path, document: Any) -> None:
+def write_json(path: Path, document: Any) -> None:
+    """Write an indented JSON document."""
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

@@ -54,7 +54,7 @@ def load_exporter(name: str, settings: Mapping[str, object] | None = None) -> Ex
             found=first.get("input"),
             allowed=[f"{field} (default {info.default!r})" for field, info in kind.Options.model_fields.items()] or "no options",
         ) from error
-    return kind(options)  # type: ignore[call-arg] # a protocol says nothing of its constructor
+    return kind(options)
 
 
 def needs(library: str, extra: str = "export") -> ExchangeError:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from ctmr_core.exchange.base import CaseEntry, CaseExporter, ExportCase, ExportPlan, ExportUnit, FormatOptions, Record
+from ctmr_core.exchange.base import CaseEntry, ExportCase, Exporter, ExportPlan, ExportUnit, FormatOptions, Record
 from ctmr_core.exchange.nifti import nifti_image, write_label_list
 from ctmr_core.exchange.registry import needs
 
@@ -24,17 +24,13 @@ class WebDatasetOptions(FormatOptions):
     cases_per_shard: Annotated[int, Field(ge=1, le=100_000)] = 64
 
 
-class WebDatasetExporter(CaseExporter):
+class WebDatasetExporter(Exporter):
     """``<split>-000000.tar``; of each case ``<case>.<sequence>.nii.gz``, ``<case>.labels.nii.gz`` and ``<case>.json``."""
 
     name: ClassVar[str] = "webdataset"
     consumer: ClassVar[str] = "webdataset, torchdata, HF datasets (streaming)"
     Options: ClassVar[type[FormatOptions]] = WebDatasetOptions
-
-    @property
-    def _set(self) -> WebDatasetOptions:
-        assert isinstance(self.options, WebDatasetOptions)  # noqa: S101 - what the registry made
-        return self.options
+    options: WebDatasetOptions
 
     def units(self, plan: ExportPlan) -> Iterator[ExportUnit]:
         """Shards: so many cases of one split, by case id."""
@@ -43,7 +39,7 @@ class WebDatasetExporter(CaseExporter):
         for entry in plan.entries():
             cases = open_shards.setdefault(entry.split, [])
             cases.append(entry)
-            if len(cases) == self._set.cases_per_shard:
+            if len(cases) == self.options.cases_per_shard:
                 yield self._shard(entry.split, count, cases)
                 open_shards[entry.split] = []
         for split, cases in open_shards.items():
@@ -68,13 +64,13 @@ class WebDatasetExporter(CaseExporter):
     def _sample(self, case: ExportCase) -> dict[str, Any]:
         sample: dict[str, Any] = {"__key__": case.entry.case_id}
         for sequence in case.entry.sequences:
-            sample[f"{sequence}.{self._set.voxels}"] = self._encoded(case.image(sequence), case)
-        sample[f"labels.{self._set.voxels}"] = self._encoded(case.labels(), case)
+            sample[f"{sequence}.{self.options.voxels}"] = self._encoded(case.image(sequence), case)
+        sample[f"labels.{self.options.voxels}"] = self._encoded(case.labels(), case)
         sample["json"] = json.dumps(_facts(case), sort_keys=True).encode()
         return sample
 
     def _encoded(self, voxels: np.ndarray, case: ExportCase) -> bytes:
-        if self._set.voxels == "npy":
+        if self.options.voxels == "npy":
             buffer = io.BytesIO()
             np.save(buffer, voxels)
             return buffer.getvalue()

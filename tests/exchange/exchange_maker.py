@@ -15,6 +15,29 @@ from tests.store.store_maker import make_case, manifest_of
 
 SIZE = (20, 24, 18)
 LIVER, TUMOR, LEFT_KIDNEY, BODY = 1, 26, 14, 200
+#: What an engine says of its scans; sequence -> record.
+SCANS = {
+    "ct": {"kernel": "soft", "slice_thickness_mm": 2.5},
+    "ct_contrast": {"kernel": "soft", "slice_thickness_mm": 2.5, "phase": "portal"},
+    "mri_t1": {
+        "protocol": "mprage",
+        "pulse_sequence": "mprage",
+        "field_strength_t": 1.5,
+        "tr_ms": 2300.25,
+        "te_ms": 3.1,
+        "ti_ms": 900.0,
+        "flip_deg": 9.0,
+        "fat_suppression": False,
+    },
+    "mri_t2": {
+        "protocol": "tse",
+        "pulse_sequence": "spin_echo",
+        "field_strength_t": 3.0,
+        "tr_ms": 5000.0,
+        "te_ms": 92.5,
+        "fat_suppression": True,
+    },
+}
 
 
 def oblique_affine() -> np.ndarray:
@@ -70,7 +93,13 @@ def commit_case(dataset: Dataset, case: Case, vocabulary: str = "maisi", affine:
         label_map=label_map,
         attributes={"case_id": case.case_id, "case_key": case.key, "attempt": 0, "synthetic": True},
     )
-    row = build_row(case, label_map=label_map, census=take_census(label_map), licences=["CC-BY-4.0"])
+    row = build_row(
+        case,
+        label_map=label_map,
+        census=take_census(label_map),
+        image_parameters={"images": {name: SCANS.get(name, {}) for name in case.sequences}},
+        licences=["CC-BY-4.0"],
+    )
     commit(dataset.storage, CommitRecord.accepted(case.case_id, case.key, attempt=0, attempt_id=attempt, stored=stored, row=row))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import SimpleITK as sitk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctmr_core.exchange import export, load_exporter
+from ctmr_core.exchange import Selection, export, load_exporter
 from ctmr_core.exchange.dicom.images import as_slices, slice_affine
 from ctmr_core.exchange.dicom.study import uid_of
 from ctmr_core.store import Dataset
@@ -40,6 +42,48 @@ def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     dataset = exchange_dataset(folder / "set", [exchange_case(0, sequences=("ct", "mri_t1"))], affine=affine)
     export(dataset, load_exporter("dicom", {"rtstruct": "yes"}), folder / "out")
     return folder / "out/case-0000", dataset, affine
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One case of every kind of object, with what the engine recorded of its scans."""
+    folder = tmp_path_factory.mktemp("scans")
+    sequences = ("ct", "ct_contrast", "mri_t1", "mri_t2", "mri_flair")
+    dataset = exchange_dataset(folder / "set", [exchange_case(0, sequences=sequences)], affine=oblique_affine())
+    export(dataset, load_exporter("dicom", {"rtstruct": "yes"}), folder / "binary")
+    export(dataset, load_exporter("dicom", {"seg": "labelmap"}), folder / "labelmap", selection=Selection(sequences=("ct",)))
+    return folder
+
+
+def test_series_say_how_they_were_acquired(scans: Path) -> None:
+    def first(sequence: str) -> pydicom.Dataset:
+        return pydicom.dcmread(scans / f"binary/case-0000/{sequence}/0001.dcm", stop_before_pixels=True)
+
+    mprage, tse, unknown = first("mri_t1"), first("mri_t2"), first("mri_flair")
+    assert (mprage.RepetitionTime, mprage.EchoTime, mprage.InversionTime, mprage.FlipAngle) == (2300.25, 3.1, 900, 9)
+    assert (mprage.MagneticFieldStrength, mprage.SequenceName, mprage.ScanOptions) == (1.5, "mprage", "")
+    assert (list(mprage.ScanningSequence), list(mprage.SequenceVariant)) == (["GR", "IR"], ["SP", "MP"])
+    assert (tse.RepetitionTime, tse.EchoTime, tse.MagneticFieldStrength) == (5000, 92.5, 3)
+    assert (tse.ScanningSequence, tse.ScanOptions, "InversionTime" in tse, "FlipAngle" in tse) == ("SE", "FS", False, False)
+    assert (unknown.ScanningSequence, unknown.RepetitionTime, unknown.EchoTime) == ("RM", None, None)
+    ct, contrast = first("ct"), first("ct_contrast")
+    assert (ct.ConvolutionKernel, ct.SliceThickness, ct.BodyPartExamined) == ("soft", 2.5, "ABDOMEN")
+    assert contrast.ContrastBolusAgent == "iodine, portal phase"
+    assert "ContrastBolusAgent" not in ct
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (Debian: dicom3tools) is not installed")
+def test_dciodvfy_finds_no_error(scans: Path) -> None:
+    """David Clunie's validator; its Debian release does not know label map segmentations yet (DICOM 2024d)."""
+    case = scans / "binary/case-0000"
+    names = [*sorted(case.glob("*/0001.dcm")), case / "seg.dcm", case / "rtstruct.dcm"]
+    assert len(names) == 7
+    for name in [*names, scans / "labelmap/case-0000/seg.dcm"]:
+        found = subprocess.run(["dciodvfy", "-new", str(name)], capture_output=True, text=True, check=False).stderr
+        errors = [line for line in found.splitlines() if line.startswith("Error")]
+        if "labelmap" in name.parts:
+            errors = [line for line in errors if "Information Object Not found" not in line and "SegmentNumber of 0" not in line]
+        assert not errors, name
 
 
 def world(affine: np.ndarray, place: tuple[int, ...]) -> np.ndarray:

@@ -88,7 +88,7 @@ def test_axes_are_turned_and_mr_is_scaled(tmp_path: Path) -> None:
     assert (stored.min(), stored.max()) == (0, 4095)
     import json
 
-    scaling = json.loads(dataset.row("mr-1")["image_parameters"])["mri_t1"]
+    scaling = json.loads(dataset.row("mr-1")["image_parameters"])["images"]["mri_t1"]
     assert np.allclose(stored / scaling["scale"] + scaling["offset"], image, atol=0.51 / scaling["scale"])
     assert dataset.row("mr-1")["judged"] is None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -22,17 +23,19 @@ class DicomExporter(CaseExporter):
     """``<case>/<sequence>/0001.dcm`` ..., ``<case>/seg.dcm``, ``<case>/rtstruct.dcm``; one study per case."""
 
     name: ClassVar[str] = "dicom"
+    version: ClassVar[str] = "2"
     consumer: ClassVar[str] = "PACS, OHIF, 3D Slicer, treatment planning"
     Options: ClassVar[type[FormatOptions]] = DicomOptions
+    options: DicomOptions
 
-    def prepare(self, plan: ExportPlan) -> dict[str, Any]:  # noqa: ARG002 - the contract
+    def prepare(self, plan: ExportPlan) -> Mapping[str, Any]:
         """Refuse early where the libraries are missing."""
         try:
             import highdicom  # noqa: F401
             import pydicom  # noqa: F401
         except ImportError as error:
             raise needs("pydicom and highdicom") from error
-        return {}
+        return super().prepare(plan)
 
     def write_case(self, case: ExportCase, folder: Path) -> None:
         """Write the study of one case."""
@@ -40,14 +43,12 @@ class DicomExporter(CaseExporter):
         from ctmr_core.exchange.dicom.images import write_series
         from ctmr_core.exchange.dicom.segmentation import write_segmentation
 
-        options = self.options
-        assert isinstance(options, DicomOptions)  # noqa: S101 - what the registry made
         root = folder / case.entry.case_id
         series = [
             write_series(case, sequence, number, root / sequence) for number, sequence in enumerate(case.entry.sequences, start=1)
         ]
         labels = case.labels()
-        if options.seg != "none":
-            write_segmentation(case, labels, series[0], options.seg, root / "seg.dcm")
-        if options.rtstruct:
+        if self.options.seg != "none":
+            write_segmentation(case, labels, series[0], self.options.seg, root / "seg.dcm")
+        if self.options.rtstruct:
             write_structure_set(case, labels, series[0], root / "rtstruct.dcm")

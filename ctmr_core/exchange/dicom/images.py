@@ -10,7 +10,8 @@ from pydicom.uid import UID, CTImageStorage, MRImageStorage
 
 from ctmr_core.anatomy.sequences import is_ct
 from ctmr_core.exchange.base import ExportCase
-from ctmr_core.exchange.dicom.study import LPS, begin, save, uid_of
+from ctmr_core.exchange.dicom.acquisition import describe_ct, describe_mr
+from ctmr_core.exchange.dicom.study import LPS, begin, body_part, decimal, save, uid_of
 
 CT_WINDOW = ("40", "400")  # centre and width in HU: the usual abdominal window of radiology
 _SIGNAL_PERCENTILES = (1.0, 99.5)
@@ -34,9 +35,8 @@ def write_series(case: ExportCase, sequence: str, number: int, folder: Path) -> 
     slices = as_slices(voxels)
     series = _series(case, sequence, number, voxels)
     to_lps = slice_affine(case.affine, voxels.shape)
-    series.ImageOrientationPatient = [_decimal(v) for v in _directions(to_lps)]
-    series.PixelSpacing = [_decimal(case.spacing[1]), _decimal(case.spacing[0])]  # between rows, between columns
-    series.SliceThickness = _decimal(case.spacing[2])
+    series.ImageOrientationPatient = [decimal(v) for v in _directions(to_lps)]
+    series.PixelSpacing = [decimal(case.spacing[1]), decimal(case.spacing[0])]  # between rows, between columns
     series.Rows, series.Columns = slices.shape[1:]
     normal = np.cross(*_directions(to_lps).reshape(2, 3))
     del series.SOPInstanceUID, series.file_meta.MediaStorageSOPInstanceUID
@@ -49,8 +49,8 @@ def write_series(case: ExportCase, sequence: str, number: int, folder: Path) -> 
         header.SOPInstanceUID = instance
         header.InstanceNumber = place + 1
         position = (to_lps @ [0, 0, place, 1])[:3]
-        header.ImagePositionPatient = [_decimal(v) for v in position]
-        header.SliceLocation = _decimal(float(normal @ position))
+        header.ImagePositionPatient = [decimal(v) for v in position]
+        header.SliceLocation = decimal(float(normal @ position))
         header.file_meta.MediaStorageSOPInstanceUID = instance
         header.PixelData = np.ascontiguousarray(pixels, "<i2").tobytes()
         save(header, folder / f"{place + 1:04d}.dcm")
@@ -76,15 +76,21 @@ def _series(case: ExportCase, sequence: str, number: int, voxels: np.ndarray) ->
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
     ds.BitsAllocated = ds.BitsStored = 16
     ds.HighBit, ds.PixelRepresentation = 15, 1
+    if part := body_part(case):
+        ds.BodyPartExamined = part
+    else:
+        ds.Laterality = ""  # whether the part is one of a pair is not known (PS3.3 C.7.3.1)
+    ds.SliceThickness = decimal(case.spacing[2])
+    record = case.acquisition(sequence)
     if computed:
-        ds.KVP = ""
+        describe_ct(ds, record, sequence)
         ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = "0", "1", "HU"
         ds.WindowCenter, ds.WindowWidth = CT_WINDOW
     else:
-        ds.ScanningSequence, ds.SequenceVariant, ds.ScanOptions, ds.MRAcquisitionType = "RM", "NONE", "", "3D"
-        ds.RepetitionTime = ds.EchoTime = ds.EchoTrainLength = ""
+        describe_mr(ds, record)
+        ds.SpacingBetweenSlices = decimal(case.spacing[2])
         low, high = np.percentile(voxels[::4, ::4, ::4], _SIGNAL_PERCENTILES)
-        ds.WindowCenter, ds.WindowWidth = _decimal((low + high) / 2), _decimal(max(high - low, 1.0))
+        ds.WindowCenter, ds.WindowWidth = decimal((low + high) / 2), decimal(max(high - low, 1.0))
     return ds
 
 
@@ -92,8 +98,3 @@ def _directions(to_lps: np.ndarray) -> np.ndarray:
     """Unit vectors along growing columns, then along growing rows."""
     axes = to_lps[:3, :2] / np.linalg.norm(to_lps[:3, :2], axis=0)
     return np.asarray(axes.T.reshape(6))
-
-
-def _decimal(value: float) -> str:
-    """A number as VR DS, 16 characters at most: to a thousandth of a micrometre where it is below 10 m."""
-    return f"{round(float(value), 6) + 0.0:.10g}"[:16]

@@ -11,12 +11,23 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
+from ctmr_core.anatomy.regions import regions_present
 from ctmr_core.exchange.base import ExportCase
 
 MANUFACTURER = "ctmr-factory"
 IMPLEMENTATION = UID("2.25.302961586042837461906133478906283421147")  # of this software; any UUID may be written as 2.25.<number>
 LPS = np.array([-1.0, -1.0, 1.0])  # RAS+ mm -> the patient coordinates of DICOM (PS3.3 C.7.6.2.1.1)
 _LONG_STRING = 64  # characters of a value of VR LO
+#: Regions of the body, from above -> Body Part Examined (PS3.16 Annex L).
+_BODY_PARTS = {
+    ("head",): "HEAD",
+    ("chest",): "CHEST",
+    ("abdomen",): "ABDOMEN",
+    ("pelvis",): "PELVIS",
+    ("chest", "abdomen"): "CHESTABDOMEN",
+    ("abdomen", "pelvis"): "ABDOMENPELVIS",
+    ("chest", "abdomen", "pelvis"): "CHESTABDPELVIS",
+}
 
 
 def uid_of(case_key: str, *parts: str) -> UID:
@@ -66,7 +77,18 @@ def patient_id(case: ExportCase) -> str:
     return body if len(body) <= _LONG_STRING else hashlib.sha256(body.encode()).hexdigest()
 
 
+def body_part(case: ExportCase) -> str:
+    """Body Part Examined, after the labels of the case; "" when none of them tells a region."""
+    regions = regions_present(case.vocabulary, case.row["label_ids"])
+    return _BODY_PARTS.get(regions, "WHOLEBODY") if regions else ""
+
+
 def save(ds: Dataset, path: Path) -> None:
     """Write a DICOM file (PS3.10)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     ds.save_as(path, enforce_file_format=True)
+
+
+def decimal(value: float) -> str:
+    """A number as VR DS, 16 characters at most: to a thousandth of a micrometre where it is below 10 m."""
+    return f"{round(float(value), 6) + 0.0:.10g}"[:16]
