@@ -215,7 +215,9 @@ def pair(
         typer.Option(metavar="NAME=SIZE", help="Size 0..1 (-1: absent) of an organ or tumour; draws a label map. Repeatable."),
     ] = None,
     bank: Annotated[Path | None, typer.Option(help="Folder of the bank; default, datasets in the models folder.")] = None,
-    uses: Annotated[Path | None, typer.Option(help="JSON file that counts how often each label map of the bank was taken.")] = None,
+    uses: Annotated[
+        Path | None, typer.Option(help="JSON file that counts how often each label map of the bank was taken.")
+    ] = None,
     label: Annotated[list[str] | None, typer.Option(help="Structure that must be there, by name or id. Repeatable.")] = None,
     region: Annotated[list[str] | None, typer.Option(help="Region that must be in view (bank only). Repeatable.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same pair.")] = 0,

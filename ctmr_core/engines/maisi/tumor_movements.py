@@ -39,10 +39,10 @@ _ELASTIC_REACH = 8  # voxels: five standard deviations of the largest displaceme
 class Movement:
     """How one kind of tumour is moved.
 
-    labels: ids of the tumour, moved as one. name: of the tumour. hosts: ids it may lie in. fallback: what fills its place where no host is near.
-    translate: voxels per axis; rotate: radians about x, y and z; scale: share; each is drawn from -range to range.
-    elastic: displaced elastically as well. inside: share of its voxels that must lie in the host after the move.
-    closed_host: gaps of up to 4 voxels in the host count as host.
+    labels: ids of the tumour, moved as one. name: of the tumour. hosts: ids it may lie in. fallback: what fills its place
+    where no host is near. translate: voxels per axis; rotate: radians about x, y and z; scale: share; each is drawn from
+    -range to range. elastic: displaced elastically as well. inside: share of its voxels that must lie in the host after
+    the move. closed_host: gaps of up to 4 voxels in the host count as host.
     """
 
     labels: tuple[int, ...]
@@ -69,7 +69,9 @@ def _members(*groups: str) -> tuple[int, ...]:
 
 _TILT = (_FIVE_DEGREES,) * 3
 MOVEMENTS = (
-    Movement((BONE_LESION,), "bone lesion", _BONES, BODY, (5, 5, 0), (0, 0, 0.1), (0.15, 0.15, 0), elastic=False, closed_host=False),
+    Movement(
+        (BONE_LESION,), "bone lesion", _BONES, BODY, (5, 5, 0), (0, 0, 0.1), (0.15, 0.15, 0), elastic=False, closed_host=False
+    ),
     Movement((HEPATIC_TUMOR,), "hepatic tumor", (LIVER,), LIVER, (10, 10, 10), _TILT, (0.2, 0.2, 0.2)),
     Movement(
         (LUNG_TUMOR,),
@@ -100,7 +102,8 @@ BRAIN_MOVEMENTS = (
         (0.2, 0.2, 0.2),
     ),
 )
-"""In the brain vocabulary; the reference lets this tumour lie anywhere in the head and puts its own id of the brain in its place."""
+"""In the brain vocabulary. The reference lets this tumour lie anywhere in the head, and puts its own id of the brain in its
+place."""
 
 Mover = Callable[[float], np.ndarray]
 """One random move: share of the ranges to use (0-1) -> the moved tumour [x, y, z], its ids on a background of 0."""
@@ -138,8 +141,8 @@ def monai_mover(movement: Movement, tumour: np.ndarray, seed: int) -> Mover:
 def local_mover(movement: Movement, tumour: np.ndarray, rng: np.random.Generator) -> Mover:
     """The same family of moves, computed only where the tumour arrives.
 
-    The tumour (its ids [x, y, z] on a background of 0) is scaled and rotated about the middle of the volume and translated; elastic displacements are uniform
-    noise smoothed with a Gaussian. Nearest-neighbour lookup.
+    The tumour (its ids [x, y, z] on a background of 0) is scaled and rotated about the middle of the volume and translated;
+    elastic displacements are uniform noise smoothed with a Gaussian. Nearest-neighbour lookup.
     """
     size = np.array(tumour.shape)
     centre = (size - 1) / 2
