@@ -60,6 +60,9 @@ class Vocabulary:
     def by_name(self) -> dict[str, Label]:
         return {label.name: label for label in self.labels}
 
+    def __hash__(self) -> int:
+        return hash((self.name, len(self.labels)))  # not of hundreds of labels: vocabularies are keys of caches
+
     def __iter__(self) -> Iterator[Label]:
         return iter(self.labels)
 

@@ -14,7 +14,7 @@ from ctmr_core.anatomy.tissue_map.canvas import smooth_noise
 from ctmr_core.anatomy.tissues import tissue_id, tissues
 from ctmr_core.anatomy.vocabulary import Vocabulary, load_vocabulary
 from ctmr_core.errors import AnatomyError
-from tests.anatomy.real_label_maps import abdomen, head
+from tests.anatomy.real_label_maps import abdomen, head, lone_brain
 
 MAISI = load_vocabulary("maisi")
 FAT = ("subcutaneous_fat", "visceral_fat", "thymus_fat", "epicardial_fat")
@@ -172,6 +172,26 @@ def test_head_soft_tissue_is_fat_under_the_skin_and_muscle_below(real_data: Path
     assert fat[soft[:, :, ::2] & (away > 14)].mean() < 0.3
     other = source.voxels != 507
     np.testing.assert_array_equal(out.tissues[other], source.vocabulary.tissue_table[source.voxels[other]])
+
+
+def test_sulci_of_a_brain_that_stands_alone_are_filled_with_fluid(real_data: Path) -> None:
+    source = lone_brain(real_data)
+    fluid = with_tissues(source).tissues == tissue_id("csf_subarachnoid")
+    fluid &= source.voxels == 0
+    labelled = np.isin(head(real_data).voxels[::2, ::2, ::2], (24, 520))  # the scan's own labels of what was taken away
+    brain = source.voxels > 0
+    narrow = ndimage.binary_closing(np.pad(brain, 4), iterations=2)[4:-4, 4:-4, 4:-4] & ~brain
+    assert fluid[narrow].mean() > 0.98
+    assert labelled[fluid].mean() > 0.75
+    far = ndimage.distance_transform_edt(~brain, sampling=2.0) > 8.0
+    assert not fluid[far].any()
+
+
+def test_a_labelled_head_gets_no_fluid_outside_its_labels(real_data: Path) -> None:
+    source = head(real_data)
+    voxels = np.ascontiguousarray(source.voxels[::2, ::2, ::2])
+    out = with_tissues(LabelMap(voxels, source.affine @ np.diag([2.0, 2.0, 2.0, 1.0]), source.vocabulary))
+    assert not out.tissues[voxels == 0].any()
 
 
 def test_other_vocabularies_are_refused() -> None:

@@ -23,13 +23,14 @@ from ctmr_core.anatomy.tissue_map.envelope import paint as paint_envelope
 from ctmr_core.anatomy.tissue_map.head import paint as paint_head
 from ctmr_core.anatomy.tissue_map.hollow_organs import paint as paint_hollow_organs
 from ctmr_core.anatomy.tissue_map.organs import paint as paint_organs
+from ctmr_core.anatomy.tissue_map.sulci import paint as paint_sulci
 from ctmr_core.errors import AnatomyError
 
 __all__ = ["with_tissues"]
 
 _PAINTERS = {
     "maisi": (paint_envelope, paint_bones, paint_discs, paint_hollow_organs, paint_organs),
-    "brain": (paint_head,),
+    "brain": (paint_head, paint_sulci),
 }
 
 

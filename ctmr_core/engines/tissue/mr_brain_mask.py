@@ -25,6 +25,7 @@ def brain_mask(
     solid_ids = vocabulary.ids("brain") + vocabulary.ids("lesion")
     solid = _lookup(labels, solid_ids)
     fluid = _lookup(labels, vocabulary.ids("fluid"))
+    fluid |= _lookup(tissue_map, (tissue_id("csf_subarachnoid"),))  # also where no label tells, around a brain that stands alone
     height = torch.nonzero(solid.any(dim=0).any(dim=0)).flatten()
     if len(height):
         lowest = int(height[0]) - round(_BELOW_BRAIN_MM / spacing[2])
