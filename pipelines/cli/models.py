@@ -29,7 +29,7 @@ RootOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MasksOption = Annotated[bool, typer.Option("--masks", help="Also the networks that draw label maps (CT variants).")]
 BankOption = Annotated[bool, typer.Option("--bank", help="Also NVIDIA's bank of label maps (11.6 GB, CT variants).")]
-_STYLES = {"verified": "green", "recorded": "green", "missing": "dim", "changed": "red", "different": "red"}
+_STYLES = {"verified": "green", "recorded": "green", "trained": "green", "missing": "dim", "changed": "red", "different": "red"}
 Region = Literal["head", "chest", "abdomen", "pelvis"]
 
 

@@ -29,7 +29,8 @@ class FileDigest(BaseModel):
 
     size, mtime_ns: of the file when it was hashed; another size or time means that it must be hashed again.
     pulled: SHA-256 hex of the file that was fetched to this place, "" for one that was put there by hand.
-    revision: the commit of the hub it was fetched from, "" where unknown.
+    revision: the commit of the hub it was fetched from, "" where unknown. trained: SHA-256 hex of the file that a training here
+    put in this place, "" otherwise.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -39,6 +40,7 @@ class FileDigest(BaseModel):
     mtime_ns: int
     pulled: str = ""
     revision: str = ""
+    trained: str = ""
 
 
 class Digests:
@@ -64,8 +66,8 @@ class Digests:
             return self.record(path, hash_file(self.root / path))
         return self.current(path) or self.record(path, hash_once(self.root / path))
 
-    def record(self, path: str, sha256: str, *, pulled: bool = False, revision: str = "") -> FileDigest:
-        """Remember the digest of a file, on disk where that is possible. pulled: it was fetched just now."""
+    def record(self, path: str, sha256: str, *, pulled: bool = False, revision: str = "", trained: bool = False) -> FileDigest:
+        """Remember the digest of a file, on disk where that is possible. pulled, trained: it was fetched or trained just now."""
         status = (self.root / path).stat()
         self._known = _read(self.root / DIGESTS) or self._known
         before = self._known.get(path)
@@ -75,6 +77,7 @@ class Digests:
             mtime_ns=status.st_mtime_ns,
             pulled=sha256 if pulled else before.pulled if before else "",
             revision=revision or (before.revision if before else ""),
+            trained=sha256 if trained else "" if pulled or before is None else before.trained,
         )
         self._known = {**self._known, path: entry}
         document = {name: self._known[name].model_dump() for name in sorted(self._known)}

@@ -27,8 +27,8 @@ LICENCES = "licences.json"
 
 #: verified: the published file. recorded: the file of the first pull (no digest is published). unverified: put there by
 #: hand, and nothing to compare with. different: put there by hand, and not the published file. changed: not the file that
-#: was pulled any more. not hashed: there, not looked into yet.
-Status = Literal["verified", "recorded", "unverified", "different", "changed", "not hashed", "missing"]
+#: was pulled or trained any more. not hashed: there, not looked into yet. trained: the file that `ctmr train` put there.
+Status = Literal["verified", "recorded", "trained", "unverified", "different", "changed", "not hashed", "missing"]
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def pull(
     states = []
     for file in released_files(variant, tuple(parts)):
         state = _state(file, digests, fresh=False)
-        if state.status not in ("verified", "recorded"):
+        if state.status not in ("verified", "recorded", "trained"):
             state = _fetch(file, digests, state, mirror, endpoint)
         _record_licence(root, file, accept_licence)
         states.append(state)
@@ -163,6 +163,8 @@ def _state(file: ReleasedFile, digests: Digests, *, fresh: bool) -> FileState:
 def _status(file: ReleasedFile, entry: FileDigest) -> Status:
     if entry.sha256 == file.sha256:
         return "verified"
+    if entry.trained:
+        return "trained" if entry.sha256 == entry.trained else "changed"
     if entry.pulled:
         return "recorded" if entry.sha256 == entry.pulled else "changed"
     return "different" if file.sha256 else "unverified"

@@ -49,10 +49,34 @@ def build_network(config: NetworkConfig, name: str, *, device: torch.device, hal
     with torch.device("meta"):
         network: torch.nn.Module = _construct(constructor, arguments, f"{name}_def")
     if efficient_attention:
-        for module in network.modules():
-            if hasattr(module, "use_flash_attention"):
-                module.use_flash_attention = True  # type: ignore[assignment]
+        _use_efficient_attention(network)
     return network.eval().requires_grad_(False)
+
+
+def build_trainable(config: NetworkConfig, name: str, *, seed: int) -> torch.nn.Module:
+    """The network ``<name>_def`` on the CPU with MONAI's initial weights, drawn by ``seed``, in training mode.
+
+    Activation checkpointing is as the configuration says; norms are float32 (mixed precision casts around them), convolutions
+    are not split, attention is PyTorch's memory-efficient one where the configuration asks for it.
+    """
+    arguments = _definition(config, f"{name}_def")
+    constructor = _constructor(arguments.pop("_target_", None), f"{name}_def")
+    efficient_attention = bool(arguments.get("use_flash_attention", False))
+    adapted = {"use_flash_attention": False, "norm_float16": False, "save_mem": False, "num_splits": 1}
+    accepted = inspect.signature(constructor).parameters
+    arguments.update({key: value for key, value in adapted.items() if key in accepted})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network: torch.nn.Module = _construct(constructor, arguments, f"{name}_def")
+    if efficient_attention:
+        _use_efficient_attention(network)
+    return network.train()
+
+
+def _use_efficient_attention(network: torch.nn.Module) -> None:
+    for module in network.modules():
+        if hasattr(module, "use_flash_attention"):
+            module.use_flash_attention = True  # type: ignore[assignment]
 
 
 def build_scheduler(config: NetworkConfig, name: str = "noise_scheduler") -> Any:

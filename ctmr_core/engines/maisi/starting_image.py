@@ -8,27 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import torch
-from monai.inferers import sliding_window_inference
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from scipy import ndimage
 
-from ctmr_core.engines.maisi.decode import set_splits
+from ctmr_core.engines.maisi.encode import encode_values, normalised
 from ctmr_core.engines.maisi.intensities import intensity_range
-from ctmr_core.engines.maisi.memory import Decoding, decode_within_memory, first_rung, free_bytes, ladder
 from ctmr_core.engines.maisi.models import MaisiModels
 from ctmr_core.engines.maisi.schedulers import Ddpm, Sampler
 from ctmr_core.engines.maisi.variants import LAST_CT_CODE
 from ctmr_core.errors import EngineError
 
-_MR_PERCENTILES = (0.0, 99.5)
-"""Of an MR image, become 0 and 1: how the autoencoder was trained (NV-Generate-CTMR, ``scripts/transforms.py``)."""
 _SAME_MM = 1e-3
 
 
@@ -86,57 +81,9 @@ def begin(
     return latent.mul_(kept).add_(noise.to(latent.dtype), alpha=added), remaining
 
 
-@torch.inference_mode()
 def encode(models: MaisiModels, image: np.ndarray, modality: int) -> torch.Tensor:
-    """The mean latent [1,4,X/4,Y/4,Z/4], float32, of an image [x, y, z] (HU, or any MR units), in windows that fit the memory.
-
-    No random part: the reference draws from the latent's distribution where it prepares training.
-    """
-    volume = torch.from_numpy(_normalised(image, modality))[None, None]
-    size = (image.shape[0], image.shape[1], image.shape[2])
-    rungs = ladder(size, "float32" if models.dtype is torch.float32 else "float16", (1,))
-    channels = int(models.config["autoencoder_def"]["num_channels"][0])
-    start = first_rung(rungs, size, channels, models.device, free_bytes(models.device))
-    latent, _, _ = decode_within_memory(rungs, start, partial(_encoded, models, volume))
-    return latent
-
-
-def _encoded(models: MaisiModels, volume: torch.Tensor, rung: Decoding) -> torch.Tensor:
-    autoencoder = models.autoencoder
-    set_splits(autoencoder, 1, 1)
-
-    def mean(window: torch.Tensor) -> torch.Tensor:
-        with models.autocast():
-            mu: torch.Tensor = autoencoder.encode(window.to(models.device))[0]  # type: ignore[operator]
-        return mu.float()
-
-    stride = models.latent_stride
-    roi = [min(stride * w, n) for w, n in zip(rung.window, volume.shape[2:], strict=True)]
-    if list(volume.shape[2:]) == roi:
-        return mean(volume)
-    stitched = sliding_window_inference(
-        volume, roi_size=roi, sw_batch_size=1, predictor=mean, overlap=rung.overlap, mode="gaussian"
-    )
-    if not isinstance(stitched, torch.Tensor):
-        raise TypeError("one output expected of the encoder")
-    return stitched
-
-
-def _normalised(image: np.ndarray, modality: int) -> np.ndarray:
-    """float32 image in the autoencoder's units: CT -1000..1000 HU to 0-1, clipped; MR by its percentiles."""
-    values = image.astype(np.float32)
-    low: float
-    high: float
-    if modality <= LAST_CT_CODE:
-        low, high = intensity_range(modality)
-        np.clip(values, low, high, out=values)
-    else:
-        low, high = (float(value) for value in np.percentile(values, _MR_PERCENTILES))
-        if high <= low:
-            raise EngineError("the image to start from is constant", found=low)
-    values -= low
-    values /= high - low
-    return values
+    """The mean latent [1,4,X/4,Y/4,Z/4], float32, of an image [x, y, z] (HU, or any MR units), in windows that fit the memory."""
+    return encode_values(models, normalised(image, modality))
 
 
 def read_start(path: Path, size: Sequence[int], spacing: Sequence[float], modality: int) -> np.ndarray:

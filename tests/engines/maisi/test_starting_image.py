@@ -12,7 +12,8 @@ import torch
 
 from ctmr_core.cases.case import Case
 from ctmr_core.engines import load_engine
-from ctmr_core.engines.maisi import MaisiModels, Start, sample_contrasts, sample_image, sample_image_from_mask, starting_image
+from ctmr_core.engines.maisi import MaisiModels, Start, sample_contrasts, sample_image, sample_image_from_mask
+from ctmr_core.engines.maisi import encode as encode_module
 from ctmr_core.engines.maisi.behaviour import COMPAT, FIXED
 from ctmr_core.engines.maisi.intensities import image_only_values
 from ctmr_core.engines.maisi.schedulers import make_sampler
@@ -104,7 +105,7 @@ def test_images_of_label_maps_start_from_images_too(flow):
 
 def test_large_images_are_encoded_in_windows(flow, monkeypatch):
     whole = encode(flow, body(), 1)
-    monkeypatch.setattr(starting_image, "first_rung", lambda rungs, *_: len(rungs) - 1)
+    monkeypatch.setattr(encode_module, "first_rung", lambda rungs, *_: len(rungs) - 1)
     wide = np.concatenate([body()] * 5)
     windows = encode(flow, wide, 1)
     assert windows.shape == (1, 4, 40, 8, 8)
