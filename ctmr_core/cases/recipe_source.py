@@ -84,11 +84,11 @@ def parse_source(text: str, name: str, kind: Kind = RECIPE) -> RecipeSource:
     except (TypeError, ValueError) as error:  # how ruamel meets a list used as a key, or a date such as 2026-13-45
         raise kind.error(f"this is not valid YAML: {error}", where=name, fix="look for a misplaced bracket or colon") from error
     if not isinstance(document, Mapping):
-        kind = "empty" if document is None else f"a {type(document).__name__}"
+        found = "empty" if document is None else f"a {type(document).__name__}"
         raise kind.error(
             f"a {kind.name} is a mapping of fields to values",
             where=name,
-            found=kind,
+            found=found,
             allowed=kind.fields,
         )
     lines: dict[FieldPath, int] = {}

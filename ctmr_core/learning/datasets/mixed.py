@@ -12,6 +12,8 @@ from ctmr_core.errors import LearningError
 from ctmr_core.learning.datasets.draws import item_rng
 from ctmr_core.learning.datasets.epochs import EpochDataset, Item
 
+_CHOICE_STREAM = 4  # not that of the sources: with the same seed, their first draw would always be that of the choice
+
 
 class Mixed(EpochDataset):
     """Each item comes from one of ``sources``, drawn by their ratios and (seed, epoch, item).
@@ -63,6 +65,6 @@ class Mixed(EpochDataset):
         return lambda: source[place]
 
     def _drawn(self, epoch: int, item: int) -> tuple[int, np.random.Generator]:
-        rng = item_rng(self.seed, epoch, item)
+        rng = item_rng(self.seed, epoch, item, _CHOICE_STREAM)
         number = int(np.searchsorted(self._ends, rng.random(), "right"))
         return min(number, len(self.sources) - 1), rng

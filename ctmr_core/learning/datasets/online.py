@@ -96,6 +96,15 @@ class OnlineDataset(EpochDataset):
         """The case an item is cut from."""
         return self.manifest.case(self._row(epoch, item))
 
+    def volume_key(self, epoch: int, item: int) -> tuple[int, int]:
+        """Equal for items of the same volume."""
+        return epoch, self._row(epoch, item)
+
+    def whole_image(self, epoch: int, item: int, sequence: str) -> np.ndarray:
+        """The image [x, y, z] that an item is cut from, whole, as rendered."""
+        row = self._row(epoch, item)
+        return self._render(self.manifest.case(row), row, epoch).images[sequence]
+
     def begin(self, epoch: int, item: int) -> Callable[[], Item]:
         return lambda: self._cut(epoch, item)
 

@@ -103,6 +103,15 @@ class PatchDataset(EpochDataset):
         centre = self.centres.draw(item_rng(self.seed, epoch, item))
         return centre, place_patch(centre.voxel, self.patch, self.table.size(centre.case), self.border, self.align)
 
+    def volume_key(self, epoch: int, item: int) -> int:
+        """Equal for items of the same volume."""
+        return self.where(epoch, item)[0].case
+
+    def whole_image(self, epoch: int, item: int, sequence: str) -> np.ndarray:
+        """The image [x, y, z] that an item is cut from, whole, as stored."""
+        _, path = self.table.name(self.volume_key(epoch, item))
+        return LazyArray(self._storage, f"{path}/{sequence}/0").read()
+
     def begin(self, epoch: int, item: int) -> Callable[[], Item]:
         centre, patch = self.where(epoch, item)
         case_id, path = self.table.name(centre.case)
