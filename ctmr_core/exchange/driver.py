@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -75,8 +75,10 @@ def export(
     out.mkdir(parents=True, exist_ok=True)
     summary = ExportSummary(str(out), exporter.name, content_digest=plan.content_digest)
     stamp = digest_of([document["format"], document["format_version"], document["options"], facts])
+    wanted = {digest: len(unit.cases) for unit, digest in _units(exporter, plan, stamp)}
+    document["cases"] = total = sum(wanted.values())
     with held(out) as scratch:
-        standing = _standing(out, exporter, plan, stamp)
+        standing = _standing(out, wanted)
         summary.cases = sum(standing.values())
         write_document(out, {**(read_document(out) or {}), **document, "complete": False})
         journal = Journal(out, (line for line in read_journal(out) if line["unit_digest"] in standing))
@@ -92,7 +94,7 @@ def export(
                 summary.written += len(unit.cases)
                 summary.bytes += sum(file["bytes"] for file in outcome)
                 if done is not None:
-                    done(summary.cases, len(plan))
+                    done(summary.cases, total)
         finally:
             journal.close()
         if not summary.failures:
@@ -114,7 +116,6 @@ def _document(plan: ExportPlan, exporter: Exporter, facts: Any) -> dict[str, Any
         "snapshot": plan.snapshot,
         "snapshot_name": plan.snapshot_name,
         "content_digest": plan.content_digest,
-        "cases": len(plan),
         "licences": list(plan.licences),
     }
 
@@ -138,9 +139,8 @@ def _units(exporter: Exporter, plan: ExportPlan, stamp: str) -> Iterator[tuple[E
         yield unit, digest_of([stamp, unit.name, cases])
 
 
-def _standing(out: Path, exporter: Exporter, plan: ExportPlan, stamp: str) -> dict[str, int]:
-    """Digest -> cases of the units that are there; files of all others are removed."""
-    wanted = {digest: len(unit.cases) for unit, digest in _units(exporter, plan, stamp)}
+def _standing(out: Path, wanted: Mapping[str, int]) -> dict[str, int]:
+    """Those units of ``wanted`` (digest -> cases) that are there; files of all others are removed."""
     found = Counter(line["unit_digest"] for line in read_journal(out) if line["unit_digest"] in wanted and is_there(out, line))
     standing = {digest: cases for digest, cases in wanted.items() if found[digest] == cases}
     for line in read_journal(out):

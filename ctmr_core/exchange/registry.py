@@ -19,6 +19,7 @@ BUILT_IN = {
     "monai": "ctmr_core.exchange.monai_datalist:MonaiExporter",
     "nifti": "ctmr_core.exchange.nifti:NiftiExporter",
     "nnunet": "ctmr_core.exchange.nnunet:NnunetExporter",
+    "nnunet-preprocessed": "ctmr_core.exchange.nnunet_preprocessed.exporter:NnunetPreprocessedExporter",
     "webdataset": "ctmr_core.exchange.webdataset_shards:WebDatasetExporter",
 }
 

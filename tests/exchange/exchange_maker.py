@@ -81,7 +81,13 @@ def exchange_case(number: int, **changes: object) -> Case:
     return make_case(number, **{"size": SIZE, "spacing": (1.5, 2.0, 3.0), "sequences": ("ct",), **changes})
 
 
-def commit_case(dataset: Dataset, case: Case, vocabulary: str = "maisi", affine: np.ndarray | None = None) -> None:
+def commit_case(
+    dataset: Dataset,
+    case: Case,
+    vocabulary: str = "maisi",
+    affine: np.ndarray | None = None,
+    images: dict[str, np.ndarray] | None = None,
+) -> None:
     attempt = new_attempt_id()
     label_map = LabelMap(
         label_voxels(vocabulary, case.size), straight_affine() if affine is None else affine, load_vocabulary(vocabulary)
@@ -89,7 +95,7 @@ def commit_case(dataset: Dataset, case: Case, vocabulary: str = "maisi", affine:
     stored = write_volume(
         dataset.storage,
         volume_path(case.case_id, attempt),
-        images=image_voxels(case),
+        images=image_voxels(case) if images is None else images,
         label_map=label_map,
         attributes={"case_id": case.case_id, "case_key": case.key, "attempt": 0, "synthetic": True},
     )

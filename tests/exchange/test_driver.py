@@ -128,7 +128,8 @@ def test_other_options_write_anew_and_take_the_old_files_away(dataset: Dataset, 
 
 
 def test_a_damaged_case_is_named_and_the_others_are_exported(dataset: Dataset, tmp_path: Path) -> None:
-    volume = Path(dataset.uri) / dataset["case-0002"].path / "ct/0/c/0/0/0"
+    arrays = Path(dataset.uri) / dataset["case-0002"].path / "ct/0"
+    volume = max((path for path in arrays.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     data = bytearray(volume.read_bytes())
     data[200] ^= 1
     volume.write_bytes(data)
