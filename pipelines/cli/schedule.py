@@ -6,7 +6,7 @@ import datetime as dt
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -14,10 +14,8 @@ from rich.text import Text
 
 from ctmr_core.errors import CtmrError
 from pipelines.cli.console import console, print_json, report_errors
+from pipelines.cli.schedule_views import all_as_json, next_night, print_schedule, run_as_json, schedule_as_json, tell
 from pipelines.flows.nightly_options import NightlyOptions
-
-if TYPE_CHECKING:
-    from pipelines.flows.schedules import Schedule
 
 schedule_app = typer.Typer(
     help="Every night new cases, on a Prefect server: schedules, the worker that makes them, and the server itself.",
@@ -63,12 +61,27 @@ def create(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads per actor.")] = 1,
     gpus_per_worker: Annotated[float, typer.Option(min=0, help="Share of a GPU per actor.")] = 0.0,
     case_timeout: Annotated[float, typer.Option(min=1, help="Seconds after which a case counts as hanging.")] = 3600.0,
+    then_train: Annotated[
+        Path | None, typer.Option(help="Train this configuration on every night's snapshot.", exists=True, dir_okay=False)
+    ] = None,
+    train_out: Annotated[
+        Path | None, typer.Option(help="Folder of the run folders; default: beside the dataset, `<dataset>-training`.")
+    ] = None,
+    train_workers: Annotated[int, typer.Option(min=1, help="Processes that train together.")] = 1,
+    train_threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each.")] = None,
+    train_device: Annotated[str, typer.Option(help="`auto`, `cpu` or `cuda`.")] = "auto",
+    train_minutes: Annotated[float | None, typer.Option(min=0.01, help="End a training after so many minutes of it.")] = None,
+    train_beside: Annotated[
+        bool, typer.Option("--train-beside", help="Go on training while a night is made; else it makes way.")
+    ] = False,
     simulate: Annotated[bool, typer.Option("--simulate", help="Every firing counts as one more night, for trials.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Change the schedule of this name.")] = False,
     server: Server = DEFAULT_SERVER,
     as_json: JsonOption = False,
 ) -> None:
     """Make a schedule: every night cases of RECIPE are added to DATASET and a snapshot `night-<date>` is left.
+
+    With --then-train a network is trained on every night's snapshot afterwards.
 
     Example: `ctmr schedule create manifests/nightly.yaml --dataset runs/nightly --cron "0 2 * * *" --timezone Europe/Berlin`
     """
@@ -97,9 +110,21 @@ def create(
             "threads": threads,
             "gpus_per_worker": gpus_per_worker,
             "case_timeout": case_timeout,
+            "then_train": then_train
+            and {
+                "config": str(then_train.resolve()),
+                "base": str(Path.cwd()),
+                "out": _train_out(train_out, dataset),
+                "workers": train_workers,
+                "threads": train_threads,
+                "device": train_device,
+                "minutes": train_minutes,
+                "beside": train_beside,
+            },
         }
     )
     cases = _try_plan(options)
+    _try_training(options)
     if webhook is not None:
         from pipelines.flows.nightly_webhook import check_url
 
@@ -107,7 +132,7 @@ def create(
     with _schedules(server) as schedules:
         made = schedules.create(options, webhook, replace=replace)
     if as_json:
-        print_json(_as_json(made))
+        print_json(schedule_as_json(made))
         return
     console.print(Text(f"{made.name}: {cases} cases a night, {cron} {timezone}"), soft_wrap=True)
     console.print(Text("Nights are made while a worker runs: ctmr schedule worker", "dim"), soft_wrap=True)
@@ -123,7 +148,7 @@ def list_(server: Server = DEFAULT_SERVER, as_json: JsonOption = False) -> None:
     with _schedules(server) as schedules:
         found = schedules.all()
     if as_json:
-        print_json([_as_json(schedule) for schedule in found])
+        print_json([schedule_as_json(schedule) for schedule in found])
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("name", "rule", "next night", "nights", "dataset"):
@@ -131,7 +156,7 @@ def list_(server: Server = DEFAULT_SERVER, as_json: JsonOption = False) -> None:
     for schedule in found:
         options = schedule.options
         finished = sum(record.state == "finished" for record in schedule.records().values())
-        table.add_row(schedule.name, f"{options.cron} {options.timezone}", _next(schedule), str(finished), options.dataset)
+        table.add_row(schedule.name, f"{options.cron} {options.timezone}", next_night(schedule), str(finished), options.dataset)
     console.print(table if found else "no schedules")
 
 
@@ -144,26 +169,11 @@ def show(name: Name, server: Server = DEFAULT_SERVER, as_json: JsonOption = Fals
     """
     with _schedules(server) as schedules:
         schedule = schedules.get(name)
-        runs = schedules.runs(schedule, limit=20)
+        runs, training_runs = schedules.runs(schedule, limit=20), schedules.training_runs(schedule, limit=20)
     if as_json:
-        print_json({**_as_json(schedule), "nights": _nights(schedule), "runs": [_run_as_json(run) for run in runs]})
-        return
-    options = schedule.options
-    console.print(Text(f"{name}: {options.recipe} -> {options.dataset}"), soft_wrap=True)
-    console.print(Text(f"{options.cron} {options.timezone}, next: {_next(schedule)}", "dim"), soft_wrap=True)
-    nights = Table("night", "state", "cases", "accepted", "attempts", "snapshot", box=None, pad_edge=False)
-    for record in schedule.records().values():
-        state = Text(record.state, "green" if record.state == "finished" else "yellow")
-        accepted = str(record.counts.get("accepted", ""))
-        nights.add_row(str(record.night), state, str(record.cases), accepted, str(record.attempts), record.snapshot or "")
-        if record.problem:
-            nights.add_row("", Text(record.problem, "yellow"))
-    console.print(nights)
-    table = Table("run", "due", "state", "message", box=None, pad_edge=False)
-    for run in runs:
-        message = (run.state.message or "").splitlines()[:1] if run.state else []
-        table.add_row(run.name, _local(run.expected_start_time), run.state_name or "", "".join(message))
-    console.print(table)
+        print_json(all_as_json(schedule, runs, training_runs))
+    else:
+        print_schedule(schedule, runs, training_runs)
 
 
 @schedule_app.command()
@@ -174,7 +184,7 @@ def pause(name: Name, server: Server = DEFAULT_SERVER, as_json: JsonOption = Fal
     Example: `ctmr schedule pause nightly`
     """
     with _schedules(server) as schedules:
-        _tell(schedules.pause(name), "paused", as_json)
+        tell(schedules.pause(name), "paused", as_json)
 
 
 @schedule_app.command()
@@ -190,7 +200,7 @@ def resume(
     Example: `ctmr schedule resume nightly --make-up`
     """
     with _schedules(server) as schedules:
-        _tell(schedules.resume(name, make_up=make_up), "resumed", as_json)
+        tell(schedules.resume(name, make_up=make_up), "resumed", as_json)
 
 
 @schedule_app.command("run-now")
@@ -198,17 +208,23 @@ def resume(
 def run_now(
     name: Name,
     night: Annotated[str | None, typer.Option(help="This night (YYYY-MM-DD), whatever became of it before.")] = None,
+    train: Annotated[
+        str | None, typer.Option(metavar="SNAPSHOT", help="The training on this snapshot, whatever became of it before.")
+    ] = None,
     server: Server = DEFAULT_SERVER,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a run now: of the nights that are due, or of one night again. A worker must be running.
+    """Make a run now: of the nights that are due, of one night again, or of a training. A worker must be running.
 
     Example: `ctmr schedule run-now nightly --night 2026-11-22`
     """
     with _schedules(server) as schedules:
-        run = schedules.run_now(name, None if night is None else _date(night))
+        if train is not None:
+            run = schedules.train_now(name, train, again=True)
+        else:
+            run = schedules.run_now(name, None if night is None else _date(night))
     if as_json:
-        print_json(_run_as_json(run))
+        print_json(run_as_json(run))
     else:
         console.print(Text(f"run {run.name} ({run.id})"), soft_wrap=True)
 
@@ -221,7 +237,7 @@ def delete(name: Name, server: Server = DEFAULT_SERVER, as_json: JsonOption = Fa
     Example: `ctmr schedule delete nightly`
     """
     with _schedules(server) as schedules:
-        _tell(schedules.delete(name), "deleted", as_json)
+        tell(schedules.delete(name), "deleted", as_json)
 
 
 @schedule_app.command()
@@ -326,6 +342,23 @@ def _try_plan(options: NightlyOptions) -> int:
     ).rows
 
 
+def _train_out(out: Path | None, dataset: str) -> str:
+    """The folder of the run folders, absolute."""
+    if out is None and "://" in dataset:
+        raise _error("run folders are on a disk", where="--train-out", found=dataset, fix="name a folder with --train-out")
+    return str((out or Path(f"{dataset.rstrip('/')}-training")).resolve())
+
+
+def _try_training(options: NightlyOptions) -> None:
+    """Refuse a training that could not begin after the first night."""
+    if options.then_train is None:
+        return
+    from pipelines.flows.nightly_training import options_for
+    from pipelines.flows.train_work import configured
+
+    configured(options_for(options, options.then_train, "the-night"))
+
+
 def _start(since: str | None, timezone: str) -> dt.datetime:
     from zoneinfo import ZoneInfo
 
@@ -343,52 +376,3 @@ def _date(text: str) -> dt.date:
         return dt.date.fromisoformat(text)
     except ValueError:
         raise _error("this is not a date", found=text, allowed="YYYY-MM-DD") from None
-
-
-def _next(schedule: Schedule) -> str:
-    if schedule.paused:
-        return "paused"
-    return _local(schedule.next_run, schedule.options.timezone) if schedule.next_run else "not planned yet"
-
-
-def _local(instant: dt.datetime | None, timezone: str | None = None) -> str:
-    from zoneinfo import ZoneInfo
-
-    if instant is None:
-        return ""
-    return f"{instant.astimezone(ZoneInfo(timezone) if timezone else None):%Y-%m-%d %H:%M:%S %Z}"
-
-
-def _nights(schedule: Schedule) -> list[dict[str, Any]]:
-    return [record.model_dump(mode="json") for record in schedule.records().values()]
-
-
-def _as_json(schedule: Schedule) -> dict[str, Any]:
-    next_run = schedule.next_run.isoformat() if schedule.next_run else None
-    return {
-        "name": schedule.name,
-        "id": str(schedule.id),
-        "paused": schedule.paused,
-        "next_run": next_run,
-        "options": schedule.options.model_dump(mode="json"),
-    }
-
-
-def _run_as_json(run: Any) -> dict[str, Any]:
-    return {
-        "id": str(run.id),
-        "name": run.name,
-        "due": run.expected_start_time,
-        "begun": run.start_time,
-        "ended": run.end_time,
-        "state": run.state_name,
-        "message": run.state.message if run.state else None,
-        "night": run.parameters.get("night"),
-    }
-
-
-def _tell(schedule: Schedule, what: str, as_json: bool) -> None:
-    if as_json:
-        print_json({**_as_json(schedule), "done": what})
-    else:
-        console.print(Text(f"{schedule.name}: {what}"), soft_wrap=True)

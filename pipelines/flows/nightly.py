@@ -37,6 +37,7 @@ from pipelines.flows.nightly_options import NightlyOptions
 from pipelines.flows.nightly_records import NightRecord, NightRecords
 from pipelines.flows.options import GenerateOptions, RunSummary
 from pipelines.flows.policies import with_policy
+from pipelines.flows.training_records import TrainingRecords
 
 prepare_prefect()
 
@@ -237,13 +238,16 @@ def _snapshot(settings: NightlyOptions, record: NightRecord) -> str:
 
 
 def _retain(settings: NightlyOptions, records: NightRecords) -> None:
-    """Delete all but the newest ``keep`` snapshots of this schedule; no volume is touched."""
+    """Delete all but the newest ``keep`` snapshots of this schedule; no volume is touched. One that is trained on stays."""
     if settings.keep is None:
         return
     storage: Storage = records.storage
+    in_use = {name for name, training in TrainingRecords(storage, settings.schedule).all().items() if not training.over}
     standing = {snapshot.name for snapshot in list_snapshots(storage)}
     mine = [record for _, record in sorted(records.all().items()) if record.snapshot in standing]
     for record in mine[: -settings.keep]:
+        if record.snapshot in in_use:
+            continue
         delete_snapshot(storage, str(record.snapshot))
         log.info("snapshot %s deleted: %d newer ones are kept", record.snapshot, settings.keep)
 

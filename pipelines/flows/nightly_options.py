@@ -12,6 +12,7 @@ from ctmr_core.cases.nights import NightMode
 
 CatchUp = Literal["none", "last", "all"]
 Notify = Literal["failure", "always", "never"]
+Device = Literal["auto", "cpu", "cuda"]
 
 
 class Pause(BaseModel):
@@ -21,6 +22,28 @@ class Pause(BaseModel):
 
     since: dt.datetime
     until: dt.datetime | None = None
+
+
+class ThenTrain(BaseModel):
+    """What is trained after a night, on its snapshot.
+
+    config: of `ctmr train segmentation`, read when a training begins; the parts of it that read the schedule's dataset read the
+    night's snapshot of it. base: folder that relative paths in it start from.
+    out: folder whose sub-folders, named after the snapshots, are the run folders. minutes: of training, then it ends.
+    beside: go on while a night is made; else a training makes way for the night and goes on after it.
+    workers, threads, device: see ``TrainOptions``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: str
+    base: str
+    out: str
+    workers: Annotated[int, Field(ge=1, le=1024)] = 1
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    device: Device = "auto"
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    beside: bool = False
 
 
 class NightlyOptions(BaseModel):
@@ -36,6 +59,7 @@ class NightlyOptions(BaseModel):
     simulate: every firing is a night of its own, one day after the one before.
     webhook: name of the Prefect secret that holds the URL; None takes CTMR_NIGHT_WEBHOOK of the worker. notify: when to call it.
     pauses: times in which no night was due.
+    then_train: what is trained on the snapshot of a finished night; None trains nothing.
     The rest: see ``GenerateOptions``.
     """
 
@@ -59,6 +83,7 @@ class NightlyOptions(BaseModel):
     webhook: str | None = None
     notify: Notify = "failure"
     pauses: tuple[Pause, ...] = ()
+    then_train: ThenTrain | None = None
     library: str | None = None
     address: str | None = None
     workers: Annotated[int, Field(ge=1)] | None = None

@@ -82,6 +82,19 @@ class RunningProcess(BaseModel):
             return False
 
 
+def claim(storage: Storage, folder: str, flow_run: str) -> None:
+    """Say that this process is the one at work on what ``folder`` records."""
+    storage.write(f"{folder}/running.json", RunningProcess.me(flow_run).model_dump_json().encode())
+
+
+def running(storage: Storage, folder: str) -> RunningProcess | None:
+    """Who said so last."""
+    try:
+        return RunningProcess.model_validate_json(storage.read(f"{folder}/running.json"))
+    except FileNotFoundError:
+        return None
+
+
 class NightRecords:
     """The records of one schedule in the dataset at ``storage``."""
 
@@ -118,14 +131,11 @@ class NightRecords:
 
     def claim(self, flow_run: str) -> None:
         """Say that this process runs the schedule now."""
-        self.storage.write(f"{self._folder}/running.json", RunningProcess.me(flow_run).model_dump_json().encode())
+        claim(self.storage, self._folder, flow_run)
 
     def running(self) -> RunningProcess | None:
         """Who said so last."""
-        try:
-            return RunningProcess.model_validate_json(self.storage.read(f"{self._folder}/running.json"))
-        except FileNotFoundError:
-            return None
+        return running(self.storage, self._folder)
 
     def _read(self, name: str) -> NightRecord:
         return NightRecord.model_validate_json(self.storage.read(name))

@@ -21,7 +21,9 @@ from pipelines.flows.environment import prepare_prefect
 from pipelines.flows.nightly_due import due_nights
 from pipelines.flows.nightly_news import News, announce
 from pipelines.flows.nightly_records import NightRecord, NightRecords
-from pipelines.flows.schedules import HEARTBEAT_SECONDS, POOL, TAG, WORKING, Schedule, Schedules, schedules_of
+from pipelines.flows.run_states import crash, crashed_of_late, is_dead, is_waiting_or_working, was_cancelled_by_hand
+from pipelines.flows.schedules import HEARTBEAT_SECONDS, POOL, TAG, TRAINING_TAG, Schedule, Schedules, schedules_of
+from pipelines.flows.training_care import TrainingCaretaker
 
 prepare_prefect()
 
@@ -30,14 +32,14 @@ from prefect.events import ResourceSpecification  # noqa: E402
 from prefect.events.actions import ChangeFlowRunState  # noqa: E402
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture  # noqa: E402
 from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: E402
-from prefect.states import Crashed  # noqa: E402
 from prefect.workers.process import ProcessWorker  # noqa: E402
 
-ZOMBIES = "ctmr: runs without a heartbeat have crashed"
+ZOMBIES = {
+    TAG: "ctmr: runs without a heartbeat have crashed",
+    TRAINING_TAG: "ctmr: trainings without a heartbeat have crashed",
+}
 MISSED_HEARTBEATS = 4
-MOST_CRASHES = 5  # of late, after which a night that never begins waits for the next firing
 LOOK_SECONDS = 10.0  # between looks at the schedules
-PENDING_SECONDS = 300.0  # Prefect's own patience with a process that does not start
 END_SECONDS = 120.0  # for the cases at hand when a worker is stopped
 RETURN_SECONDS = 15.0  # before the server is tried again
 _AWAY = (httpx.HTTPError, OSError)
@@ -51,11 +53,13 @@ class Caretaker:
 
     A run whose process was on this machine and is gone is marked as crashed, which frees its schedule; runs on other machines
     are left to the heartbeat automation on the server. When nights are due and no run of the schedule is under way or about to
-    start, a run is made for them: this is how missed, crashed, failed and cancelled nights come back.
+    start, a run is made for them: this is how missed, crashed, failed and cancelled nights come back. Trainings after nights are
+    begun and looked after in the same way.
     """
 
     def __init__(self, schedules: Schedules, say: Say) -> None:
         self._schedules, self._say = schedules, say
+        self._trainings = TrainingCaretaker(schedules, say)
 
     def look(self, now: dt.datetime | None = None) -> None:
         """One look at every schedule. now: aware, for what is due."""
@@ -65,36 +69,36 @@ class Caretaker:
                 self._look_at(schedule, now)
 
     def _look_at(self, schedule: Schedule, now: dt.datetime) -> None:
-        records = NightRecords(Dataset.create(schedule.options.dataset).storage, schedule.name)
+        storage = Dataset.create(schedule.options.dataset).storage
+        records = NightRecords(storage, schedule.name)
         present = self._schedules.runs(schedule, limit=20)
         busy = [run for run in present if not self._crash_if_dead(schedule, records, run, now)]
-        if schedule.paused or any(_is_waiting_or_working(run) for run in busy) or _was_cancelled_by_hand(present):
-            return
-        known = records.all()
+        at_night = any(map(is_waiting_or_working, busy))
+        if not schedule.paused and not at_night and not was_cancelled_by_hand(present):
+            at_night = self._begin_if_due(schedule, records.all(), now)
+        self._trainings.look_at(schedule, storage, records.all(), at_night=at_night)
+
+    def _begin_if_due(self, schedule: Schedule, known: dict[dt.date, NightRecord], now: dt.datetime) -> bool:
+        """Make a run for the nights that are due; whether there is one now."""
         due = due_nights(schedule.options, known, now).make
         pause = dt.timedelta(minutes=schedule.options.retry_minutes)
         if not due or _failed_since(known.get(due[0].date), now - pause):
-            return
+            return False
         first = known.get(due[0].date)
-        crashed = min(sum(run.state_type == StateType.CRASHED for run in self._schedules.runs(schedule, limit=20)), MOST_CRASHES)
+        crashed = crashed_of_late(self._schedules.runs(schedule, limit=20))
         # One run per attempt, so that a night whose process dies before it begins is not begun for ever.
         key = f"{schedule.id}/{due[0]}/{first.attempts if first else 0}/{first.ended if first else None}/{crashed}"
         run = self._schedules.run_now(schedule.name, key=key)
-        if run.state_type == StateType.SCHEDULED:
-            self._say(f"{schedule.name}: a run for {', '.join(str(night) for night in due)}")
+        if run.state_type != StateType.SCHEDULED:
+            return False
+        self._say(f"{schedule.name}: a run for {', '.join(str(night) for night in due)}")
+        return True
 
     def _crash_if_dead(self, schedule: Schedule, records: NightRecords, run: FlowRun, now: dt.datetime) -> bool:
         """Mark the run as crashed if it can't be alive; whether it was."""
-        if run.state_type not in WORKING or run.state is None:
+        if not is_dead(run, records.running(), now):
             return False
-        process = records.running()
-        if process is not None and process.flow_run == str(run.id):
-            dead = process.gone
-        else:
-            dead = run.state_type == StateType.PENDING and (now - run.state.timestamp).total_seconds() > PENDING_SECONDS
-        if not dead:
-            return False
-        self._schedules.client.set_flow_run_state(run.id, Crashed(message="Its process is gone."), force=True)
+        crash(self._schedules.client, run)
         self._say(f"{schedule.name}: run {run.name} has crashed: its process is gone")
         for record in records.all().values():
             if not record.over and record.flow_run == str(run.id):
@@ -102,44 +106,32 @@ class Caretaker:
         return True
 
 
-def _is_waiting_or_working(run: FlowRun) -> bool:
-    """Runs to come were left out before: a scheduled one among these is late or about to start."""
-    return run.state_type in (*WORKING, StateType.SCHEDULED)
-
-
-def _was_cancelled_by_hand(runs: list[FlowRun]) -> bool:
-    """Whether the last run that had begun was cancelled: whoever did that does not want it back before the next firing."""
-    begun = [run for run in runs if run.start_time is not None and run.end_time is not None]
-    last = max(begun, key=lambda run: run.end_time or run.start_time, default=None)  # type: ignore[arg-type, return-value]
-    return last is not None and last.state_type == StateType.CANCELLED
-
-
 def _failed_since(record: NightRecord | None, instant: dt.datetime) -> bool:
     return record is not None and record.problem is not None and record.ended is not None and record.ended > instant
 
 
-def ensure_zombie_automation(schedules: Schedules) -> None:
-    """On the server: runs of nightly schedules that have stopped sending heartbeats are marked as crashed."""
-    if schedules.client.read_automations_by_name(ZOMBIES):
-        return
+def ensure_zombie_automations(schedules: Schedules) -> None:
+    """On the server: runs of nights and trainings that have stopped sending heartbeats are marked as crashed."""
+    for tag, name in ZOMBIES.items():
+        if not schedules.client.read_automations_by_name(name):
+            schedules.client.create_automation(_zombie_automation(name, tag))
+
+
+def _zombie_automation(name: str, tag: str) -> AutomationCore:
     ends = ("Completed", "Failed", "Crashed", "Cancelled")
-    schedules.client.create_automation(
-        AutomationCore(
-            name=ZOMBIES,
-            trigger=EventTrigger(
-                after={"prefect.flow-run.heartbeat"},
-                expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in ends)},
-                match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
-                match_related=ResourceSpecification(
-                    {"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"}
-                ),
-                for_each={"prefect.resource.id"},
-                posture=Posture.Proactive,
-                threshold=1,
-                within=dt.timedelta(seconds=MISSED_HEARTBEATS * HEARTBEAT_SECONDS),
-            ),
-            actions=[ChangeFlowRunState(name=None, state=StateType.CRASHED, message="No heartbeat any more.", force=False)],
-        )
+    return AutomationCore(
+        name=name,
+        trigger=EventTrigger(
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in ends)},
+            match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+            match_related=ResourceSpecification({"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"}),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=dt.timedelta(seconds=MISSED_HEARTBEATS * HEARTBEAT_SECONDS),
+        ),
+        actions=[ChangeFlowRunState(name=None, state=StateType.CRASHED, message="No heartbeat any more.", force=False)],
     )
 
 
@@ -216,7 +208,7 @@ async def _one_worker(server: str, say: Say) -> None:
 def _prepare_server(server: str) -> None:
     with schedules_of(server) as schedules:
         schedules.ensure_pool()
-        ensure_zombie_automation(schedules)
+        ensure_zombie_automations(schedules)
 
 
 def _take_care(server: str, say: Say, look_seconds: float, stopping: threading.Event) -> None:

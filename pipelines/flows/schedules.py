@@ -21,6 +21,7 @@ from ctmr_core.store import Dataset
 from pipelines.flows.environment import prepare_prefect
 from pipelines.flows.nightly_options import NightlyOptions, Pause
 from pipelines.flows.nightly_records import NightRecord, NightRecords
+from pipelines.flows.training_records import TrainingRecord, TrainingRecords
 
 prepare_prefect()
 
@@ -44,8 +45,11 @@ from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: E402
 DEFAULT_SERVER = "http://127.0.0.1:4200/api"
 POOL = "ctmr-nights"
 TAG = "ctmr-nightly"
+TRAINING_TAG = "ctmr-nightly-training"
 FLOW = "nightly"
 ENTRYPOINT = "pipelines.flows.nightly.nightly"
+TRAINING_FLOW = "nightly-training"
+TRAINING_ENTRYPOINT = "pipelines.flows.nightly_training.nightly_training"
 HEARTBEAT_SECONDS = 30  # Prefect's least
 WORKING = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 
@@ -71,6 +75,12 @@ class Schedule:
         """What became of its nights; none while there is no dataset."""
         with contextlib.suppress(CtmrError):
             return NightRecords(Dataset.open(self.options.dataset).storage, self.name).all()
+        return {}
+
+    def trainings(self) -> dict[str, TrainingRecord]:
+        """What became of its trainings, by snapshot; none while there is no dataset."""
+        with contextlib.suppress(CtmrError):
+            return TrainingRecords(Dataset.open(self.options.dataset).storage, self.name).all()
         return {}
 
 
@@ -99,21 +109,35 @@ class Schedules:
             Secret(value=SecretStr(webhook)).save(secret_name(options.schedule), overwrite=True)
         self.ensure_pool()
         rule = CronSchedule(cron=options.cron, timezone=options.timezone)
-        self.client.create_deployment(
-            flow_id=self.client.create_flow_from_name(FLOW),
-            name=options.schedule,
-            entrypoint=ENTRYPOINT,
-            work_pool_name=POOL,
+        self._deploy(
+            options,
+            FLOW,
+            ENTRYPOINT,
+            TAG,
+            f"Every night cases of {options.recipe} for {options.dataset}",
             schedules=[DeploymentScheduleCreate(schedule=rule, active=True)],
+        )
+        if options.then_train is not None:
+            told = f"After every night a training of {options.then_train.config} on its snapshot of {options.dataset}"
+            self._deploy(options, TRAINING_FLOW, TRAINING_ENTRYPOINT, TRAINING_TAG, told)
+        return self.get(options.schedule)
+
+    def _deploy(self, options: NightlyOptions, flow: str, entrypoint: str, tag: str, description: str, **more: Any) -> None:
+        """A deployment of which one run at a time is at work; another one is cancelled."""
+        self.client.create_deployment(
+            flow_id=self.client.create_flow_from_name(flow),
+            name=options.schedule,
+            entrypoint=entrypoint,
+            work_pool_name=POOL,
             concurrency_limit=1,
             concurrency_options=ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
             parameters=_parameters(options),
             enforce_parameter_schema=False,
             job_variables={"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS)}},
-            tags=[TAG],
-            description=f"Every night cases of {options.recipe} for {options.dataset}",
+            tags=[tag],
+            description=description,
+            **more,
         )
-        return self.get(options.schedule)
 
     def ensure_pool(self) -> None:
         """The work pool, made if it isn't there."""
@@ -167,10 +191,30 @@ class Schedules:
         parameters = {"night": night.isoformat()} if night else {}
         return self.client.create_flow_run_from_deployment(self.get(name).id, parameters=parameters, idempotency_key=key)
 
+    def train_now(self, name: str, snapshot: str, key: str | None = None, *, again: bool = False) -> FlowRun:
+        """A run of the schedule's training on a snapshot. again: whatever became of it before. key: as for ``run_now``."""
+        schedule = self.get(name)
+        if schedule.options.then_train is None:
+            raise ScheduleError("the schedule has no training", found=name, fix="create it with --then-train CONFIG --replace")
+        deployment = self.client.read_deployment_by_name(f"{TRAINING_FLOW}/{name}")
+        # The nights' deployment is where the options are kept; this one's may be older.
+        parameters = {**_parameters(schedule.options), "snapshot": snapshot, "again": again}
+        return self.client.create_flow_run_from_deployment(deployment.id, parameters=parameters, idempotency_key=key)
+
+    def training_runs(self, schedule: Schedule, limit: int = 50) -> list[FlowRun]:
+        """The flow runs of its trainings, as :meth:`runs`."""
+        try:
+            deployment = self.client.read_deployment_by_name(f"{TRAINING_FLOW}/{schedule.name}")
+        except ObjectNotFound:
+            return []
+        return self._runs(deployment.id, limit)
+
     def delete(self, name: str) -> Schedule:
         """Forget the schedule and its secret; the dataset keeps what its nights made."""
         schedule = self.get(name)
         self.client.delete_deployment(schedule.id)
+        with contextlib.suppress(ObjectNotFound):
+            self.client.delete_deployment(self.client.read_deployment_by_name(f"{TRAINING_FLOW}/{name}").id)
         if schedule.options.webhook:
             with contextlib.suppress(ObjectNotFound, ValueError):
                 block = self.client.read_block_document_by_name(schedule.options.webhook, "secret", include_secrets=False)
@@ -180,8 +224,11 @@ class Schedules:
 
     def runs(self, schedule: Schedule, limit: int = 50) -> list[FlowRun]:
         """Its flow runs that have begun, were cancelled or are due, newest first."""
+        return self._runs(schedule.id, limit)
+
+    def _runs(self, deployment: Any, limit: int) -> list[FlowRun]:
         return self.client.read_flow_runs(
-            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[schedule.id])),
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
             flow_run_filter=_until(_now() + dt.timedelta(seconds=1)),
             sort=FlowRunSort.EXPECTED_START_TIME_DESC,
             limit=limit,
