@@ -16,10 +16,11 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ctmr_core.anatomy.label_census import take_census
 from ctmr_core.anatomy.label_map import LabelMap
 from ctmr_core.anatomy.mapping import load_mapping
 from ctmr_core.anatomy.sequences import MODALITY_CODES, is_ct
-from ctmr_core.anatomy.templates.importing import map_scan, read_matching_image
+from ctmr_core.anatomy.templates.importing import Envelope, map_scan, read_matching_image, with_envelope
 from ctmr_core.anatomy.templates.reading import read_label_scan
 from ctmr_core.cases.case import CASE_ID_PATTERN, Case, Split
 from ctmr_core.cases.manifest import Manifest
@@ -53,7 +54,9 @@ class PairImport(BaseModel):
 
     images: sequence -> file. labels: a file, in the ids that ``mapping`` (a name or file, see ``anatomy.mapping``) translates.
     body: name of the person, who must not be in two splits; default the case id. checks: ``record`` scores and reasons with the
-    case, ``enforce`` refuses cases that fail, ``skip`` asks nothing.
+    case, ``enforce`` refuses cases that fail, ``skip`` asks nothing. envelope: ``none`` keeps the labels as they are; ``image``,
+    ``labels`` and ``auto`` put label 200 "body" around them, as imports of templates do (the first CT shows the skin, or the
+    first image).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,6 +71,7 @@ class PairImport(BaseModel):
     source: str = ""
     split_sides: bool = False
     drop_unknown: bool = False
+    envelope: Envelope = "none"
     checks: Checks = "record"
 
 
@@ -157,6 +161,8 @@ def _import(dataset: Dataset, pair: PairImport) -> ImportedPair:
         notes.append("the header does not say which way the axes run: taken as left, anterior, superior")
     scans = {sequence: read_matching_image(path, scan, sequence) for sequence, path in pair.images.items()}
     label_map = LabelMap(map_scan(scan, mapping, pair.split_sides, pair.drop_unknown, notes), scan.affine, mapping.vocabulary)
+    shown = min(scans, key=lambda sequence: not is_ct(sequence))
+    label_map, _ = with_envelope(label_map, take_census(label_map), scans[shown], shown, pair.envelope, notes)
     images, parameters = {}, {}
     for sequence, image in scans.items():
         images[sequence], parameters[sequence] = _stored(image.voxels, sequence)

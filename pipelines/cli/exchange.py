@@ -119,6 +119,9 @@ def import_pairs(
     checks: Annotated[str, typer.Option(help="record their findings, enforce them, or skip.")] = "record",
     split_sides: Annotated[bool, typer.Option("--split-sides", help="Divide labels without a side at the midline.")] = False,
     drop_unknown: Annotated[bool, typer.Option("--drop-unknown", help="Ids without a mapping become background.")] = False,
+    envelope: Annotated[
+        str, typer.Option(help="Label the body around the labels: found in the image, drawn from the labels, auto, or none.")
+    ] = "none",
     as_json: JsonOption = False,
 ) -> None:
     """Put finished scans with label maps into a dataset, beside synthetic cases.
@@ -141,6 +144,7 @@ def import_pairs(
         "checks": checks,
         "split_sides": split_sides,
         "drop_unknown": drop_unknown,
+        "envelope": envelope,
     }
     if table is not None:
         pairs = read_pairs(table, common)

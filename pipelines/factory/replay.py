@@ -14,6 +14,7 @@ from ctmr_core.cases.manifest import Manifest
 from ctmr_core.engines import load_engine
 from ctmr_core.engines.bodies import label_map_of
 from ctmr_core.errors import StoreError
+from ctmr_core.exchange.importing import ENGINE as IMPORTED
 from ctmr_core.quality.base import Candidate
 from ctmr_core.quality.judge import judge
 from ctmr_core.store import Dataset
@@ -49,6 +50,13 @@ def replay(
 ) -> Replay:
     """Make ``case_id`` once more: the committed attempt, or ``attempt`` (default 0 where nothing is committed)."""
     case = planned_case(dataset, case_id)
+    if case.engine == IMPORTED:
+        raise StoreError(
+            "the case was imported, not made: it can not be made again",
+            where=dataset.uri,
+            found=case_id,
+            fix="`ctmr verify` compares its voxels with their digests; `ctmr import` says whether files are the same",
+        )
     committed = dataset.row(case_id) if case_id in dataset else None
     number = attempt if attempt is not None else int(committed["attempt"]) if committed else 0
     engine = load_engine(case.engine, device=device, threads=1)

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ctmr_core.errors import AnatomyError, ExchangeError
+from ctmr_core.errors import AnatomyError, ExchangeError, StoreError
 from ctmr_core.exchange import export, load_exporter
 from ctmr_core.exchange.importing import PairImport, import_pair, import_pairs, new_pair, read_pairs
 from ctmr_core.store import Dataset, verify
@@ -132,3 +132,36 @@ def test_tables_of_pairs(tmp_path: Path) -> None:
     table.write_text("case_id,ct,labels,split\na-1,x,y,holdout\n")
     with pytest.raises(ExchangeError, match="line 2, split"):
         read_pairs(table, {})
+
+
+def test_an_envelope_is_put_around_labels_that_lack_one(tmp_path: Path) -> None:
+    labels = label_voxels(size=(48, 48, 24))
+    inside = labels > 0
+    image = np.where(inside, 40, -1000).astype(np.int16)
+    organs = np.where(labels == BODY, 0, labels).astype(np.uint8)
+    paths = write_pair(tmp_path, image, organs, np.diag([4.0, 4.0, 4.0, 1.0]))
+    dataset = Dataset.create(tmp_path / "set")
+    pair = {"images": {"ct": paths[0]}, "labels": paths[1], "checks": "skip"}
+    bare = import_pair(dataset, new_pair({**pair, "case_id": "bare"}))
+    seen = import_pair(dataset, new_pair({**pair, "case_id": "seen", "envelope": "auto"}))
+    drawn = import_pair(dataset, new_pair({**pair, "case_id": "drawn", "envelope": "labels"}))
+    assert np.array_equal(np.asarray(dataset["bare"].labels), organs)
+    found = np.asarray(dataset["seen"].labels)
+    assert np.array_equal(found[organs > 0], organs[organs > 0])
+    assert ((found == BODY) != (labels == BODY)).sum() < 0.02 * (labels == BODY).sum()
+    assert BODY in dataset.row("drawn")["label_ids"]
+    assert (bare.notes, seen.notes) == ((), ())
+    assert any("a guess" in note for note in drawn.notes)
+    with pytest.raises(ExchangeError, match="envelope"):
+        new_pair({**pair, "case_id": "x", "envelope": "skin"})
+
+
+def test_an_imported_case_is_not_made_again(tmp_path: Path) -> None:
+    from pipelines.factory.replay import replay
+
+    labels = label_voxels()
+    paths = write_pair(tmp_path, np.full(labels.shape, -900, np.int16), labels, oblique_affine())
+    dataset = Dataset.create(tmp_path / "set")
+    import_pair(dataset, PairImport(case_id="scan", images={"ct": paths[0]}, labels=paths[1], checks="skip"))
+    with pytest.raises(StoreError, match="imported, not made"):
+        replay(dataset, "scan", None)

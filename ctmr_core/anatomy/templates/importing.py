@@ -102,7 +102,7 @@ def import_template(
             raise AnatomyError("nothing is left of the label map: every label was dropped", fix="choose another mapping")
         _check_sides(label_map, census, allow_mirrored, notes)
         _check_scale(label_map, census, notes)
-        label_map, census = _with_envelope(label_map, census, picture, image_sequence, envelope, notes)
+        label_map, census = with_envelope(label_map, census, picture, image_sequence, envelope, notes)
     except CtmrError as error:
         raise error.located(str(label_path)) from error
     intensities: dict[str, dict[int, LabelIntensity]] = {}
@@ -276,10 +276,15 @@ def _is_outermost(voxels: np.ndarray, label: int) -> bool:
     return on_label >= OUTERMOST_FRACTION * borders
 
 
-def _with_envelope(
+def with_envelope(
     label_map: LabelMap, census: LabelCensus, image: Scan | None, sequence: str, envelope: Envelope, notes: list[str]
 ) -> tuple[LabelMap, LabelCensus]:
-    """The label map with label 200 around its labels, and its census; both unchanged where nothing is to be done."""
+    """The label map with label 200 around its labels (its voxels are changed), and its census; both as they are where
+    nothing is to be done.
+
+    image: on the same grid; what it does not show is drawn from the labels. envelope: see :func:`import_template`. What was
+    guessed is added to ``notes``.
+    """
     if label_map.vocabulary.name != "maisi" or envelope == "none":
         return label_map, census
     if envelope == "auto" and BODY in census.entries and _is_outermost(label_map.voxels, BODY):
