@@ -17,10 +17,10 @@ from monai.transforms import Compose, RandomizableTransform
 
 from ctmr_core.anatomy.sequences import is_ct
 from ctmr_core.anatomy.vocabulary import DTYPES, load_vocabulary
-from ctmr_core.cases.problems import near
 from ctmr_core.errors import LearningError
 from ctmr_core.learning.datasets.classes import Classes, _ids
 from ctmr_core.learning.segmentation.config import AugmentationSettings, TransformSettings
+from ctmr_core.learning.segmentation.monai_names import no_such
 
 Item = dict[str, Any]
 _OTHER = {"left": "right", "right": "left"}
@@ -162,14 +162,8 @@ def _intensities(preset: str, has_bias: bool) -> list[Any]:
 def _named(settings: TransformSettings) -> Any:
     names = [name for name in dir(transforms) if name.endswith("d") and inspect.isclass(getattr(transforms, name))]
     if settings.name not in names:
-        meant = near(settings.name, names)
-        raise LearningError(
-            "MONAI has no such dictionary transform",
-            where="field augmentation.transforms",
-            found=settings.name,
-            allowed="names ending in d, such as RandGaussianNoised",
-            fix=f"did you mean {meant!r}?" if meant else None,
-        )
+        allowed = "names ending in d, such as RandGaussianNoised"
+        raise no_such("MONAI has no such dictionary transform", "field augmentation.transforms", settings.name, names, allowed)
     try:
         return getattr(transforms, settings.name)(keys=list(settings.keys), **settings.options)
     except (TypeError, ValueError) as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -231,6 +233,11 @@ class SegmentationConfig(Strict):
         if self.training.batch_size % self.training.accumulate:
             raise ValueError("a batch is divided into equal parts; allowed: batch_size a multiple of accumulate")
         return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 hex over every field."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
     @property
     def class_table(self) -> Classes:

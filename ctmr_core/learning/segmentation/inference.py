@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -13,6 +12,8 @@ from ctmr_core.learning.segmentation.config import InferenceSettings, IntensityS
 from ctmr_core.learning.segmentation.intensity import scaling_of
 from ctmr_core.learning.segmentation.networks import all_scores
 from ctmr_core.learning.segmentation.resampling import largest_class, resampled_image, size_at
+
+_SAME = 0.01  # spacings that differ by less are the same
 
 Images = Sequence[tuple[str, np.ndarray]]
 
@@ -27,23 +28,21 @@ def segment_volume(
     window: tuple[int, int, int],
     inference: InferenceSettings,
     device: torch.device,
-    tolerance: float = 0.01,
 ) -> np.ndarray:
     """uint8 [x, y, z] training ids on the grid of the images.
 
     images: (sequence, voxels [x, y, z] as they are) of every channel. spacing: theirs, mm; to: that of the training, which they
-    are resampled to unless it is within ``tolerance``. window: voxels the network sees at a time.
+    are resampled to. window: voxels the network sees at a time.
     """
     shape = images[0][1].shape
     size = (shape[0], shape[1], shape[2])
-    near = all(abs(mm / wanted - 1) <= tolerance for mm, wanted in zip(spacing, to, strict=True))
+    near = all(abs(mm / wanted - 1) <= _SAME for mm, wanted in zip(spacing, to, strict=True))
     inner = size if near else size_at(size, spacing, to)
     channels = [scaling_of(name, voxels, intensity)(resampled_image(voxels, inner)) for name, voxels in images]
     values = torch.from_numpy(np.stack(channels))[None].to(device)
     was_training = network.training
     network.eval()
-    mixed = torch.autocast("cuda", torch.float16) if device.type == "cuda" else nullcontext()
-    with torch.inference_mode(), mixed:
+    with torch.inference_mode():
         scores = sliding_window_inference(
             values,
             window,

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from monai.losses import DeepSupervisionLoss
 
-from ctmr_core.cases.problems import near
 from ctmr_core.errors import LearningError
 from ctmr_core.learning.segmentation.config import LossSettings
+from ctmr_core.learning.segmentation.monai_names import no_such
 from ctmr_core.learning.segmentation.networks import all_scores
 
 #: What a loss over classes that exclude each other needs; losses without one of these arguments do it by themselves.
@@ -39,19 +39,12 @@ def make_loss(settings: LossSettings) -> SegmentationLoss:
 
     names = loss_names()
     if settings.name not in names:
-        meant = near(settings.name, names)
-        raise LearningError(
-            "MONAI has no such segmentation loss",
-            where="field loss.name",
-            found=settings.name,
-            allowed=names,
-            fix=f"did you mean {meant!r}?" if meant else None,
-        )
+        raise no_such("MONAI has no such segmentation loss", "field loss.name", settings.name, names)
     kind: Callable[..., torch.nn.Module] = getattr(losses, settings.name)
     parameters = [name for name in inspect.signature(kind).parameters if name not in _OURS]
     for name in settings.options:
         if name not in parameters:
-            raise LearningError(f"{settings.name} has no such option", where="field loss.options", found=name, allowed=parameters)
+            raise no_such(f"{settings.name} has no such option", "field loss.options", name, parameters)
     ours = {name: value for name, value in _OURS.items() if name in inspect.signature(kind).parameters}
     options = {
         name: torch.tensor(value, dtype=torch.float32) if name == "weight" and isinstance(value, list) else value

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from ctmr_core.cases.problems import near
 from ctmr_core.errors import LearningError
 from ctmr_core.learning.segmentation.config import NetworkSettings
+from ctmr_core.learning.segmentation.monai_names import no_such
 from ctmr_core.learning.training.checkpoints import load_weights
 
 #: Arguments that follow from classes and sequences.
@@ -49,14 +49,7 @@ def _kind(name: str) -> type[torch.nn.Module]:
 
     names = network_names()
     if name not in names:
-        meant = near(name, names)
-        raise LearningError(
-            "MONAI has no such segmentation network",
-            where="field network.name",
-            found=name,
-            allowed=names,
-            fix=f"did you mean {meant!r}?" if meant else None,
-        )
+        raise no_such("MONAI has no such segmentation network", "field network.name", name, names)
     kind: type[torch.nn.Module] = getattr(nets, name)
     return kind
 
@@ -72,14 +65,8 @@ def _options(kind: type, settings: NetworkSettings, channels: int, classes: int)
     free = [name for name in parameters if name not in _OURS]
     for name in settings.options:
         if name not in free:
-            meant = near(name, free)
-            raise LearningError(
-                "it follows from classes and sequences" if name in _OURS else f"{settings.name} has no such option",
-                where="field network.options",
-                found=name,
-                allowed=free,
-                fix=f"did you mean {meant!r}?" if meant else None,
-            )
+            what = "it follows from classes and sequences" if name in _OURS else f"{settings.name} has no such option"
+            raise no_such(what, "field network.options", name, free)
     missing = [name for name in free if parameters[name].default is inspect.Parameter.empty and name not in settings.options]
     if missing:
         raise LearningError(

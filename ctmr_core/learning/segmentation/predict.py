@@ -18,6 +18,7 @@ from ctmr_core.learning.segmentation.inference import segment_volume
 from ctmr_core.learning.segmentation.networks import make_network
 from ctmr_core.learning.training import ranks
 from ctmr_core.learning.training.checkpoints import load_checkpoint
+from ctmr_core.learning.training.optimizing import Precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,17 +48,17 @@ class TrainedSegmenter:
         names = tuple(sequences or self.config.sequences)
         if len(images) != len(names) or len(names) != len(self.config.sequences):
             raise LearningError("the network wants other images", found=f"{len(images)} images", allowed=self.config.sequences)
-        return segment_volume(
-            self.network,
-            list(zip(names, images, strict=True)),
-            spacing,
-            to=self.spacing,
-            intensity=self.config.intensity,
-            window=self.config.inference.window or self.config.patch,
-            inference=self.config.inference,
-            device=self.device,
-            tolerance=self.config.spacing_tolerance,
-        )
+        with Precision("auto", self.device).autocast():
+            return segment_volume(
+                self.network,
+                list(zip(names, images, strict=True)),
+                spacing,
+                to=self.spacing,
+                intensity=self.config.intensity,
+                window=self.config.inference.window or self.config.patch,
+                inference=self.config.inference,
+                device=self.device,
+            )
 
 
 def load_segmenter(checkpoint: Path | str, device: str = "auto") -> TrainedSegmenter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Protocol, cast
 
@@ -170,6 +171,7 @@ def _source(
             "snapshot": None if snapshot is None else snapshot.name,
             "digest": None if snapshot is None else snapshot.digest,
             "cases": len(patches.table),
+            "cases_digest": hashlib.sha256(patches.table.texts.numpy().tobytes()).hexdigest(),
         }
     if settings.recipe is not None:
         return _online(config, settings, sequences, spacing, classes, weights, seed)

@@ -69,6 +69,7 @@ class SegmentationTask(Task):
     def records(self) -> Mapping[str, Any]:
         return {
             "config": self.config.model_dump(mode="json"),
+            "config_digest": self.config.digest,
             "spacing": list(self.spacing),
             "classes": list(self.classes.names),
             "sources": self._sources,
@@ -96,7 +97,6 @@ class SegmentationTask(Task):
                 window=self.config.inference.window or self.config.patch,
                 inference=self.config.inference,
                 device=step.device,
-                tolerance=self.config.spacing_tolerance,
             )
             names = {number: self.classes.names[number] for number in sorted(volume.scored)}
             rows += score_case(

@@ -24,6 +24,7 @@ LAST = Path("checkpoints", "last.pt")
 BEST = Path("checkpoints", "best.pt")
 Reason = Literal["finished", "out of time", "stopped"]
 _SKIPPED_IN_A_ROW = 10
+_VALIDATION_PART = 1 << 16  # beyond any part of a batch
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,7 @@ class _Loop:
         if self.step >= self.settings.steps:
             return "finished"
         minutes = self.settings.minutes
-        if minutes is not None and ranks.on_any(self._seconds() > 60 * minutes, self.device):
+        if minutes is not None and self.step and ranks.on_any(self._seconds() > 60 * minutes, self.device):
             return "out of time"
         return None
 
@@ -316,7 +317,7 @@ class _Loop:
         self._set_modes(training=False)
         averaged = {name: average.module.eval() for name, average in self.averages.items()}
         networks = {**self.task.modules, **averaged}
-        with self._drawing(part=-1 % 2**16) as rng, torch.inference_mode():
+        with self._drawing(_VALIDATION_PART) as rng, torch.inference_mode(), self.precision.autocast():
             self.scores = dict(self.task.validate(networks, Step(self.step, "validation", self.device, rng, self.folder)))
         self.validated_at = self.step
         if self.scores:
