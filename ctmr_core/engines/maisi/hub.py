@@ -19,7 +19,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from ctmr_core.engines.maisi.digests import Digests, FileDigest, hash_file, write_json
-from ctmr_core.engines.maisi.released import REPOSITORIES, Licence, Part, ReleasedFile, licences_of, released_files
+from ctmr_core.engines.maisi.released import PARTS, REPOSITORIES, Licence, Part, ReleasedFile, licences_of, released_files
 from ctmr_core.errors import EngineError, IntegrityError
 
 MODELS_VARIABLE = "CTMR_MODELS"
@@ -114,6 +114,23 @@ def pull(
         if done is not None:
             done(state)
     return states
+
+
+def carry_licences(variant: str, source: Path, target: Path, *, leave_out: Sequence[str] = ()) -> list[str]:
+    """Note in ``target`` the licences of the files of a variant that are there, as accepted in ``source``; their names.
+
+    What is trained from weights stays under their licence. leave_out: paths of files trained from nothing.
+    """
+    before = _licences(source)
+    records: dict[str, LicenceRecord] = {}
+    for file in released_files(variant, PARTS):
+        if file.path in leave_out or not (target / file.path).is_file():
+            continue
+        known = before.get(file.licence.name) or LicenceRecord(url=file.licence.url)
+        files = [*(records[file.licence.name].files if file.licence.name in records else ()), file.path]
+        records[file.licence.name] = LicenceRecord(url=known.url, files=sorted(files), accepted=known.accepted)
+    write_json(target / LICENCES, {name: record.model_dump() for name, record in records.items()})
+    return sorted(records)
 
 
 def refuse_unaccepted(variant: str, licence: Licence, root: Path, accepted: bool) -> None:

@@ -214,7 +214,9 @@ class MaisiModels:
 
     def _scale(self, network: str) -> float:
         if network not in self._scales:
-            _ = self.diffusion_unet if network == DIFFUSION_UNET else self._network(network)
+            scale = read_checkpoint(self.path(network), network).scale_factor
+            assert scale is not None  # noqa: S101 - files of diffusion networks without one are refused
+            self._scales[network] = scale
         return self._scales[network]
 
     def _network(self, network: str) -> Any:

@@ -49,8 +49,8 @@ class Made:
     refused: dict[str, str] = field(default_factory=dict)
 
 
-def make_latents(config: LatentsConfig, on_image: Callable[[str, str], None] | None = None) -> Made:
-    """Write the latents of all images of ``config`` into its folder (see ``latent_files``); the same bytes every time.
+def make_latents(config: LatentsConfig, out: Path, on_image: Callable[[str, str], None] | None = None) -> Made:
+    """Write the latents of all images of ``config`` into folder ``out`` (see ``latent_files``); the same bytes every time.
 
     Latents of the same image, autoencoder and settings are not made again. An image that can't be used is named in the index
     and in the result, with the reason; the others are made. on_image: name, and ``made``, ``kept`` or the reason.
@@ -61,13 +61,13 @@ def make_latents(config: LatentsConfig, on_image: Callable[[str, str], None] | N
     autoencoder = next(iter(models.digests([AUTOENCODER]).values()))
     done, items = Made(), []
     for source in sources:
-        path = config.out / f"{source.name}{LATENT_ENDING}"
+        path = out / f"{source.name}{LATENT_ENDING}"
         made_of = _made_of(config, source, autoencoder)
         item = read_sidecar(path)
         told = "kept"
-        if item is None or item.made_of != made_of or not _files_are_there(path, item, config):
+        if item is None or item.made_of != made_of or not _files_are_there(out, path, item):
             try:
-                item = _make(config, models, source, path, made_of)
+                item = _make(config, models, source, out, made_of)
             except (CtmrError, *UNREADABLE) as error:
                 done.refused[source.name] = told = _one_line(error)
                 item = None
@@ -82,7 +82,7 @@ def make_latents(config: LatentsConfig, on_image: Callable[[str, str], None] | N
             on_image(source.name, told)
     models.close()
     facts = {"variant": config.variant, "mode": config.mode, "autoencoder": autoencoder, "refused": done.refused}
-    write_index(config.out, items, facts)
+    write_index(out, items, facts)
     return done
 
 
@@ -102,7 +102,8 @@ def resized(values: np.ndarray, affine: np.ndarray, size: Size) -> tuple[np.ndar
     return np.ascontiguousarray(np.asarray(volume)[0], np.float32), np.asarray(volume.affine, np.float64)
 
 
-def _make(config: LatentsConfig, models: MaisiModels, source: Source, path: Path, made_of: str) -> LatentItem:
+def _make(config: LatentsConfig, models: MaisiModels, source: Source, out: Path, made_of: str) -> LatentItem:
+    path = out / f"{source.name}{LATENT_ENDING}"
     scan = source.read()
     size = latent_grid(scan.stored_size if config.compat else _size(scan.voxels), config.multiple)
     values, affine = resized(normalised(scan.voxels, source.modality), scan.affine, size)
@@ -115,7 +116,7 @@ def _make(config: LatentsConfig, models: MaisiModels, source: Source, path: Path
     write_latent(path, latent[0].cpu().numpy(), affine)
     label_name = f"{source.name}{LABELS_ENDING}" if config.labels else None
     if label_name is not None and labels is not None:
-        write_labels(config.out / label_name, labels, affine)
+        write_labels(out / label_name, labels, affine)
     item = LatentItem(
         label=label_name,
         modality=source.sequence,
@@ -206,8 +207,8 @@ def _seed(config: LatentsConfig, source: Source) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def _files_are_there(path: Path, item: LatentItem, config: LatentsConfig) -> bool:
-    return path.is_file() and (item.label is None or (config.out / item.label).is_file())
+def _files_are_there(out: Path, path: Path, item: LatentItem) -> bool:
+    return path.is_file() and (item.label is None or (out / item.label).is_file())
 
 
 def _size(voxels: np.ndarray) -> Size:

@@ -66,14 +66,13 @@ class EncodingWindow(Strict):
 class LatentsConfig(Base):
     """Latents of images.
 
-    out: folder. labels: keep the label maps, on the grid of the encoded images, for the ControlNet. label_ids: other ids for
+    labels: keep the label maps, on the grid of the encoded images, for the ControlNet. label_ids: other ids for
     labels there, 0..255, which is what its 8-bit code can hold. multiple: image sizes become the nearest multiple of this.
     folds: of lists that name none and of datasets without a ``val`` split. window: None chooses by the free memory. seed: of
     the draws of ``compat``.
     """
 
     images: Images
-    out: Path
     labels: bool = False
     label_ids: dict[Annotated[int, Field(ge=0, le=65535)], ByteId] = Field(default_factory=dict)
     multiple: Annotated[int, Field(ge=32, multiple_of=32)] = 128
@@ -134,13 +133,12 @@ class AutoencoderTraining(TrainingSettings):
 
 
 class _Trained(Base):
-    """A training. out: folder of the training; ``<out>/models`` becomes a models folder that engines take.
+    """A training.
 
     start: ``released`` weights are fine-tuned, ``scratch`` begins with random ones. validation_fold: items of this fold are held
     out and choose the best checkpoint; None trains on all and keeps the last.
     """
 
-    out: Path
     start: Literal["released", "scratch"] = "released"
     validation_fold: int | None = 0
     seed: Many = 0

@@ -18,6 +18,8 @@ IMAGE_NETWORKS = ("autoencoder", "diffusion_unet", "controlnet")
 
 def shrunken(folder: Path, variant: str, networks=IMAGE_NETWORKS) -> Path:
     config = shrink(reference_config("ddpm" if variant == "ddpm-ct" else "rflow"))
+    for name in ("diffusion_unet_def", "controlnet_def"):
+        config[name] |= {"num_channels": [8, 8, 16, 16], "num_head_channels": [0, 0, 8, 8], "norm_num_groups": 8}
     write_checkpoints(folder, variant, config, netseed=200, networks=networks)
     (folder / f"network_{variant}.json").write_text(json.dumps(config))
     return folder
@@ -34,7 +36,7 @@ def latents(tmp_path_factory: pytest.TempPathFactory, base: Path, bodies: Datase
     """Latents [4, 8, 8, 16] of the CT of seven bodies (two held out), with label maps of 32 x 32 x 64 voxels."""
     out = tmp_path_factory.mktemp("latents")
     images = Images(dataset=bodies.uri, sequences=("ct",))
-    made = make_latents(LatentsConfig(variant="rflow-ct", models=base, images=images, out=out, labels=True, multiple=32))
+    made = make_latents(LatentsConfig(variant="rflow-ct", models=base, images=images, labels=True, multiple=32), out)
     assert len(made.made) == 7
     assert not made.refused
     return out

@@ -38,9 +38,7 @@ def scans(tmp_path):
 
 def config(base, folder, **settings):
     images = Images(list=folder / "list.json")
-    return LatentsConfig(
-        **{"variant": "rflow-ct", "models": base, "images": images, "out": folder / "out", "multiple": 32, **settings}
-    )
+    return LatentsConfig(**{"variant": "rflow-ct", "models": base, "images": images, "multiple": 32, **settings})
 
 
 def reference_values(path, size):
@@ -53,7 +51,7 @@ def reference_values(path, size):
 
 
 def test_latents_are_the_mean_of_what_the_reference_encodes(base, scans):
-    done = make_latents(config(base, scans))
+    done = make_latents(config(base, scans), scans / "out")
     assert (done.made, done.refused) == (["plain", "turned"], {})
     volume = reference_values(scans / "plain.nii.gz", (32, 32, 64))
     with torch.inference_mode():
@@ -66,7 +64,7 @@ def test_latents_are_the_mean_of_what_the_reference_encodes(base, scans):
 
 
 def test_compat_draws_from_the_latent_and_takes_sizes_from_the_header(base, scans):
-    make_latents(config(base, scans, mode="compat"))
+    make_latents(config(base, scans, mode="compat"), scans / "out")
     volume = reference_values(scans / "plain.nii.gz", (32, 32, 64))
     with torch.inference_mode():
         mean, spread = load(base).autoencoder.encode(torch.as_tensor(np.asarray(volume))[None])
@@ -77,7 +75,7 @@ def test_compat_draws_from_the_latent_and_takes_sizes_from_the_header(base, scan
     turned = json.loads((scans / "out" / "turned_emb.nii.gz.json").read_text())
     assert turned["dim"] == [8, 16, 8], "the size of the stored axes, though the axes are turned: as the reference"
     first = (scans / "out" / "plain_emb.nii.gz").read_bytes()
-    make_latents(config(base, scans, mode="compat", out=scans / "again"))
+    make_latents(config(base, scans, mode="compat"), scans / "again")
     assert (scans / "again" / "plain_emb.nii.gz").read_bytes() == first
 
 
@@ -89,7 +87,7 @@ def test_sizes_become_the_nearest_multiple_as_in_the_reference(size, grid):
 
 
 def test_sidecar_and_index_say_what_nvidias_scripts_read(base, scans, latents):
-    make_latents(config(base, scans))
+    make_latents(config(base, scans), scans / "out")
     sidecar = json.loads((scans / "out" / "plain_emb.nii.gz.json").read_text())
     assert (sidecar["dim"], sidecar["modality"]) == ([8, 8, 16], "ct")
     assert sidecar["spacing"] == pytest.approx([2.5, 2.75, 1.640625], abs=1e-5)
@@ -101,22 +99,22 @@ def test_sidecar_and_index_say_what_nvidias_scripts_read(base, scans, latents):
 
 
 def test_a_second_run_keeps_what_is_there_and_makes_what_changed(base, scans, tmp_path_factory):
-    make_latents(config(base, scans))
+    make_latents(config(base, scans), scans / "out")
     before = {path.name: path.read_bytes() for path in (scans / "out").iterdir()}
-    assert make_latents(config(base, scans)).kept == ["plain", "turned"]
+    assert make_latents(config(base, scans), scans / "out").kept == ["plain", "turned"]
     (scans / "out" / "turned_emb.nii.gz").unlink()
-    done = make_latents(config(base, scans))
+    done = make_latents(config(base, scans), scans / "out")
     assert (done.made, done.kept) == (["turned"], ["plain"])
     assert {path.name: path.read_bytes() for path in (scans / "out").iterdir()} == before
     other = shrunken(tmp_path_factory.mktemp("other"), "rflow-ct", ("autoencoder",))
     state = torch.load(other / "models" / "autoencoder_v1.pt", weights_only=True)
     torch.save({name: value * 1.01 for name, value in state.items()}, other / "models" / "autoencoder_v1.pt")
-    assert make_latents(config(other, scans)).made == ["plain", "turned"]
+    assert make_latents(config(other, scans), scans / "out").made == ["plain", "turned"]
 
 
 def test_images_that_cannot_be_used_are_named_and_the_others_made(base, scans):
     (scans / "turned.nii.gz").write_bytes(b"nothing")
-    done = make_latents(config(base, scans))
+    done = make_latents(config(base, scans), scans / "out")
     assert done.made == ["plain"]
     assert "turned" in done.refused
     index = json.loads((scans / "out" / INDEX).read_text())
@@ -124,7 +122,7 @@ def test_images_that_cannot_be_used_are_named_and_the_others_made(base, scans):
     assert [entry["image"] for entry in index["training"]] == ["plain_emb.nii.gz"]
     (scans / "turned.nii.gz").unlink()
     with pytest.raises(LearningError, match="is not there"):
-        make_latents(config(base, scans))
+        make_latents(config(base, scans), scans / "out")
 
 
 def test_lists_of_nvidias_are_read_and_missing_latents_named(latents, tmp_path):
@@ -151,9 +149,12 @@ def with_labels(scans, values):
 
 def test_ids_beyond_the_controlnets_code_need_another_id(base, scans):
     with_labels(scans, (200, 401))
-    assert "[401]" in make_latents(config(base, scans, labels=True)).refused["plain"]
-    assert "already that of another" in make_latents(config(base, scans, labels=True, label_ids={401: 200})).refused["plain"]
-    assert make_latents(config(base, scans, labels=True, label_ids={401: 133})).made == ["plain"]
+    assert "[401]" in make_latents(config(base, scans, labels=True), scans / "out").refused["plain"]
+    assert (
+        "already that of another"
+        in make_latents(config(base, scans, labels=True, label_ids={401: 200}), scans / "out").refused["plain"]
+    )
+    assert make_latents(config(base, scans, labels=True, label_ids={401: 133}), scans / "out").made == ["plain"]
     labels = read_labels(scans / "out" / "plain_labels.nii.gz")
     assert set(np.unique(labels).tolist()) == {0, 133, 200}
     assert labels.shape == (32, 32, 64)
@@ -162,6 +163,6 @@ def test_ids_beyond_the_controlnets_code_need_another_id(base, scans):
 def test_networks_that_are_told_the_region_get_it_from_the_label_map(scans, tmp_path):
     ddpm = shrunken(tmp_path / "ddpm", "ddpm-ct", ("autoencoder", "diffusion_unet"))
     with_labels(scans, (1, 28))
-    make_latents(config(ddpm, scans, variant="ddpm-ct"))
+    make_latents(config(ddpm, scans, variant="ddpm-ct"), scans / "out")
     item = LatentItem.model_validate_json((scans / "out" / "plain_emb.nii.gz.json").read_text())
     assert (item.top_region_index, item.bottom_region_index) == ([0, 1, 0, 0], [0, 0, 1, 0])
