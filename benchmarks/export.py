@@ -32,7 +32,11 @@ FORMATS: dict[str, tuple[str, dict[str, str]]] = {
     "nifti": ("nifti", {}),
     "nifti, .nii": ("nifti", {"suffix": "nii"}),
     "nnunet": ("nnunet", {}),
+    "nnunet-preprocessed": ("nnunet-preprocessed", {}),
     "monai": ("monai", {}),
+    "huggingface": ("huggingface", {}),
+    "croissant": ("croissant", {}),
+    "webdataset": ("webdataset", {"cases_per_shard": "2"}),
     "webdataset, .npy": ("webdataset", {"voxels": "npy", "cases_per_shard": "2"}),
     "dicom, SEG binary": ("dicom", {}),
     "dicom, SEG labelmap": ("dicom", {"seg": "labelmap"}),
@@ -128,9 +132,10 @@ def main() -> None:
     if options.json:
         print(json.dumps(document, indent=2))
         return
-    print(f"{options.size}^3, {mb:.1f} MB per case in memory")
+    print(f"{options.size}^3, {mb:.1f} MB per case in memory\n")
+    print("| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0]))
     for row in rows:
-        print("  ".join(f"{key} {value}" for key, value in row.items()))
+        print("| " + " | ".join(str(value) for value in row.values()) + " |")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,15 @@ from ctmr_core.exchange.registry import needs
 
 TABLE = "cases.parquet"
 METADATA = "croissant.json"
+_FILES = {"images": "int16 images, CT in HU", "labels": "label maps in true ids"}
+_COLUMNS = {
+    "case_id": "Name of the case.",
+    "case_key": "SHA-256 of all that decides the case.",
+    "split": "train, val or test.",
+    "body_identity": "The body; never in two splits.",
+    "engine": "What rendered the images.",
+    "vocabulary": "What the label ids mean.",
+}
 
 
 class CroissantOptions(NiftiOptions):
@@ -57,7 +66,6 @@ class CroissantExporter(NiftiExporter):
             encoding_formats=["application/x-parquet"],
             sha256=digest,
         )
-        kinds = {"images": "int16 images, CT in HU", "labels": "label maps in true ids"}
         volumes = [
             mlc.FileSet(
                 id=f"{kind}-files",
@@ -66,25 +74,17 @@ class CroissantExporter(NiftiExporter):
                 encoding_formats=["application/x-nifti"],
                 includes=[f"{kind}/*.{self.suffix}"],
             )
-            for kind, text in kinds.items()
+            for kind, text in _FILES.items()
         ]
-        columns = {
-            "case_id": ("Name of the case.", mlc.DataType.TEXT),
-            "case_key": ("SHA-256 of all that decides the case.", mlc.DataType.TEXT),
-            "split": ("train, val or test.", mlc.DataType.TEXT),
-            "body_identity": ("The body; never in two splits.", mlc.DataType.TEXT),
-            "engine": ("What rendered the images.", mlc.DataType.TEXT),
-            "vocabulary": ("What the label ids mean.", mlc.DataType.TEXT),
-        }
         fields = [
             mlc.Field(
                 id=f"cases/{column}",
                 name=column,
                 description=text,
-                data_types=kind,
+                data_types=mlc.DataType.TEXT,
                 source=mlc.Source(file_object=file.id, extract=mlc.Extract(column=column)),
             )
-            for column, (text, kind) in columns.items()
+            for column, text in _COLUMNS.items()
         ]
         metadata = mlc.Metadata(
             name=plan.name,

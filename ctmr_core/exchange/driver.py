@@ -82,17 +82,15 @@ def export(
         summary.cases = sum(standing.values())
         write_document(out, {**(read_document(out) or {}), **document, "complete": False})
         journal = Journal(out, (line for line in read_journal(out) if line["unit_digest"] in standing))
+        todo = ((unit, digest) for unit, digest in _units(exporter, plan, stamp) if digest not in standing)
         common = {"snapshot": plan.snapshot, "software": document["software"]}
         try:
-            todo = ((unit, digest) for unit, digest in _units(exporter, plan, stamp) if digest not in standing)
             for unit, digest, outcome in _written(dataset, exporter, out, scratch, todo, workers):
                 if isinstance(outcome, CtmrError):
                     summary.failures[unit.name] = str(outcome)
-                    continue
-                journal.add(_lines(unit, digest, outcome, common))
-                summary.cases += len(unit.cases)
-                summary.written += len(unit.cases)
-                summary.bytes += sum(file["bytes"] for file in outcome)
+                else:
+                    journal.add(_lines(unit, digest, outcome, common))
+                    _count(summary, unit, outcome)
                 if done is not None:
                     done(summary.cases, total)
         finally:
@@ -100,6 +98,12 @@ def export(
         if not summary.failures:
             _finish(out, scratch, exporter, plan, document)
     return summary
+
+
+def _count(summary: ExportSummary, unit: ExportUnit, files: list[dict[str, Any]]) -> None:
+    summary.cases += len(unit.cases)
+    summary.written += len(unit.cases)
+    summary.bytes += sum(file["bytes"] for file in files)
 
 
 def _document(plan: ExportPlan, exporter: Exporter, facts: Any) -> dict[str, Any]:

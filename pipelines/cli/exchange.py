@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -12,6 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.cli.console import EXIT_FAILED, EXIT_USAGE, console, error_console, print_json, report_errors
+
+if TYPE_CHECKING:
+    from ctmr_core.exchange import ExportSummary
 
 DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset: a folder or s3://bucket/prefix.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
@@ -82,12 +85,16 @@ def export(
     if as_json:
         print_json(asdict(summary))
     else:
-        for unit, why in summary.failures.items():
-            error_console.print(Text.assemble(("not exported: ", "bold red"), f"{unit}: {why}"), soft_wrap=True)
-        text = f"{summary.cases:,} cases in {summary.out}, {summary.written:,} written now, {summary.bytes / 1e6:,.1f} MB"
-        console.print(text, soft_wrap=True, highlight=False)
+        _show(summary)
     if summary.failures:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _show(summary: ExportSummary) -> None:
+    for unit, why in summary.failures.items():
+        error_console.print(Text.assemble(("not exported: ", "bold red"), f"{unit}: {why}"), soft_wrap=True)
+    text = f"{summary.cases:,} cases in {summary.out}, {summary.written:,} written now, {summary.bytes / 1e6:,.1f} MB"
+    console.print(text, soft_wrap=True, highlight=False)
 
 
 def _settings(texts: list[str]) -> dict[str, str]:

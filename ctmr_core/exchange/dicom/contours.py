@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from contourpy import LineType, contour_generator
@@ -11,13 +12,15 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.tag import Tag
-from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
+from pydicom.uid import UID, ImplicitVRLittleEndian, RTStructureSetStorage
 from scipy.ndimage import find_objects
 
+from ctmr_core.anatomy.vocabulary import Label
 from ctmr_core.exchange.base import ExportCase
-from ctmr_core.exchange.dicom.study import LPS, begin, save, uid_of
+from ctmr_core.exchange.dicom.study import LPS, begin, mark_of, save, uid_of
 
 _CONTOUR_DATA = Tag("ContourData")
+_STUDY_MANAGEMENT = "1.2.840.10008.3.1.2.3.1"  # retired Detached Study Management, which PS3.3 C.8.8.5 still asks for
 _HALF_WAY = 0.5  # between voxel centres inside and outside
 
 
@@ -31,42 +34,57 @@ def write_structure_set(case: ExportCase, labels: np.ndarray, images: list[Datas
     present = [number for number, box in enumerate(boxes, start=1) if box is not None]
     if not present:
         return
+    ds = _header(case, images)
+    references = [_reference(image) for image in images]
+    structures, outlines, observations = [], [], []
+    for number, label_id in enumerate(present, start=1):
+        label = case.vocabulary.label(label_id)
+        lines = _outlines(labels, label_id, boxes[label_id - 1], case.affine)
+        contours = [_contour(points, references[place]) for place, points in lines]
+        structures.append(_structure(number, label, case.vocabulary.name, ds.FrameOfReferenceUID))
+        outlines.append(_item(ReferencedROINumber=number, ROIDisplayColor=list(label.rgb), ContourSequence=Sequence(contours)))
+        kind = "EXTERNAL" if label.name == "body" else "ORGAN"
+        observations.append(
+            _item(ObservationNumber=number, ReferencedROINumber=number, RTROIInterpretedType=kind, ROIInterpreter="")
+        )
+    ds.StructureSetROISequence = Sequence(structures)
+    ds.ROIContourSequence = Sequence(outlines)
+    ds.RTROIObservationsSequence = Sequence(observations)
+    save(ds, path)
+
+
+def _header(case: ExportCase, images: list[Dataset]) -> Dataset:
     key = case.entry.case_key
     ds = begin(case, RTStructureSetStorage, uid_of(key, "structure set"), "RTSTRUCT")
     ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian  # explicit VR has no room for outlines beyond 64 kB
     ds.SeriesInstanceUID = uid_of(key, "structure set series")
     ds.SeriesNumber = 101
     ds.InstanceNumber = 1
-    ds.SeriesDescription = f"{'SYNTHETIC' if case.synthetic else 'IMPORTED'} {case.vocabulary.name} outlines"
+    ds.SeriesDescription = f"{mark_of(case)} {case.vocabulary.name} outlines"
     ds.OperatorsName = ""
     ds.StructureSetLabel = "LABELS"
     ds.StructureSetDate = ds.StructureSetTime = ""
     ds.ApprovalStatus = "UNAPPROVED"
     ds.ReferencedFrameOfReferenceSequence = Sequence([_frame_of_reference(ds, images)])
-    structures, outlines, observations = [], [], []
-    references = [_reference(image) for image in images]
-    for number, label_id in enumerate(present, start=1):
-        label = case.vocabulary.label(label_id)
-        structure, contour, observation = Dataset(), Dataset(), Dataset()
-        structure.ROINumber = contour.ReferencedROINumber = observation.ReferencedROINumber = number
-        structure.ReferencedFrameOfReferenceUID = ds.FrameOfReferenceUID
-        structure.ROIName = label.name
-        structure.ROIDescription = f"{case.vocabulary.name} {label.id}"
-        structure.ROIGenerationAlgorithm = "AUTOMATIC"
-        contour.ROIDisplayColor = list(label.rgb)
-        contour.ContourSequence = Sequence(
-            _contour(points, references[place]) for place, points in _outlines(labels, label_id, boxes[label_id - 1], case.affine)
-        )
-        observation.ObservationNumber = number
-        observation.RTROIInterpretedType = "EXTERNAL" if label.name == "body" else "ORGAN"
-        observation.ROIInterpreter = ""
-        structures.append(structure)
-        outlines.append(contour)
-        observations.append(observation)
-    ds.StructureSetROISequence = Sequence(structures)
-    ds.ROIContourSequence = Sequence(outlines)
-    ds.RTROIObservationsSequence = Sequence(observations)
-    save(ds, path)
+    return ds
+
+
+def _structure(number: int, label: Label, vocabulary: str, frame: UID) -> Dataset:
+    return _item(
+        ROINumber=number,
+        ReferencedFrameOfReferenceUID=frame,
+        ROIName=label.name,
+        ROIDescription=f"{vocabulary} {label.id}",
+        ROIGenerationAlgorithm="AUTOMATIC",
+    )
+
+
+def _item(**attributes: Any) -> Dataset:
+    """An item of a sequence."""
+    item = Dataset()
+    for name, value in attributes.items():
+        setattr(item, name, value)
+    return item
 
 
 def _outlines(labels: np.ndarray, label: int, box: tuple[slice, ...], affine: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -97,23 +115,16 @@ def _contour(points: np.ndarray, reference: Dataset) -> Dataset:
 
 
 def _reference(image: Dataset) -> Dataset:
-    reference = Dataset()
-    reference.ReferencedSOPClassUID = image.SOPClassUID
-    reference.ReferencedSOPInstanceUID = image.SOPInstanceUID
-    return reference
+    return _item(ReferencedSOPClassUID=image.SOPClassUID, ReferencedSOPInstanceUID=image.SOPInstanceUID)
 
 
 def _frame_of_reference(ds: Dataset, images: list[Dataset]) -> Dataset:
-    series = Dataset()
-    series.SeriesInstanceUID = images[0].SeriesInstanceUID
-    series.ContourImageSequence = Sequence(_reference(image) for image in images)
-    study = Dataset()
-    study.ReferencedSOPClassUID = (
-        "1.2.840.10008.3.1.2.3.1"  # retired Detached Study Management, which PS3.3 C.8.8.5 still asks for
+    series = _item(
+        SeriesInstanceUID=images[0].SeriesInstanceUID, ContourImageSequence=Sequence(_reference(image) for image in images)
     )
-    study.ReferencedSOPInstanceUID = ds.StudyInstanceUID
-    study.RTReferencedSeriesSequence = Sequence([series])
-    frame = Dataset()
-    frame.FrameOfReferenceUID = ds.FrameOfReferenceUID
-    frame.RTReferencedStudySequence = Sequence([study])
-    return frame
+    study = _item(
+        ReferencedSOPClassUID=_STUDY_MANAGEMENT,
+        ReferencedSOPInstanceUID=ds.StudyInstanceUID,
+        RTReferencedSeriesSequence=Sequence([series]),
+    )
+    return _item(FrameOfReferenceUID=ds.FrameOfReferenceUID, RTReferencedStudySequence=Sequence([study]))

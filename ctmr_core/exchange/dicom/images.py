@@ -11,7 +11,7 @@ from pydicom.uid import UID, CTImageStorage, MRImageStorage
 from ctmr_core.anatomy.sequences import is_ct
 from ctmr_core.exchange.base import ExportCase
 from ctmr_core.exchange.dicom.acquisition import describe_ct, describe_mr
-from ctmr_core.exchange.dicom.study import LPS, begin, body_part, decimal, save, uid_of
+from ctmr_core.exchange.dicom.study import LPS, begin, body_part, decimal, mark_of, save, uid_of
 
 CT_WINDOW = ("40", "400")  # centre and width in HU: the usual abdominal window of radiology
 _SIGNAL_PERCENTILES = (1.0, 99.5)
@@ -62,7 +62,7 @@ def write_series(case: ExportCase, sequence: str, number: int, folder: Path) -> 
 def _series(case: ExportCase, sequence: str, number: int, voxels: np.ndarray) -> Dataset:
     computed = is_ct(sequence)
     ds = begin(case, CTImageStorage if computed else MRImageStorage, UID(""), "CT" if computed else "MR")
-    mark = "SYNTHETIC" if case.synthetic else "IMPORTED"
+    mark = mark_of(case)
     ds.SeriesInstanceUID = uid_of(case.entry.case_key, sequence)
     ds.SeriesNumber = number
     ds.SeriesDescription = f"{mark} {sequence}"

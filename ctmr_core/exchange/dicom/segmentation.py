@@ -15,7 +15,7 @@ from ctmr_core.anatomy.vocabulary import Label
 from ctmr_core.exchange.base import ExportCase
 from ctmr_core.exchange.dicom.codes import LATERALITY, category_of, color_of, type_of
 from ctmr_core.exchange.dicom.images import as_slices
-from ctmr_core.exchange.dicom.study import IMPLEMENTATION, MANUFACTURER, save, uid_of
+from ctmr_core.exchange.dicom.study import IMPLEMENTATION, MANUFACTURER, mark_of, save, uid_of
 
 Encoding = Literal["binary", "labelmap"]
 
@@ -51,7 +51,7 @@ def write_segmentation(case: ExportCase, labels: np.ndarray, images: list[Datase
         device_serial_number="0",
         content_label="LABELS",
         content_description=f"{case.vocabulary.name} label map",
-        series_description=f"{'SYNTHETIC' if case.synthetic else 'IMPORTED'} {case.vocabulary.name} labels",
+        series_description=f"{mark_of(case)} {case.vocabulary.name} labels",
     )
     for segment, label in zip((one for one in seg.SegmentSequence if one.SegmentLabel != "Background"), present, strict=True):
         _add_side(segment, case.vocabulary.label(label))

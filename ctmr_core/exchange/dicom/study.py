@@ -51,7 +51,7 @@ def begin(case: ExportCase, sop_class: UID, instance: UID, modality: str) -> Dat
     ds.file_meta.ImplementationClassUID = IMPLEMENTATION
     ds.file_meta.ImplementationVersionName = f"CTMR_{version('ctmr-factory')}"[:16]
     ds.SOPClassUID, ds.SOPInstanceUID, ds.Modality = sop_class, instance, modality
-    mark = "SYNTHETIC" if case.synthetic else "IMPORTED"
+    mark = mark_of(case)
     ds.PatientName = f"{mark}^{case.entry.case_id}" if len(case.entry.case_id) < 50 else mark
     ds.PatientID = patient_id(case)
     ds.PatientBirthDate = ds.PatientSex = ""
@@ -69,6 +69,11 @@ def begin(case: ExportCase, sop_class: UID, instance: UID, modality: str) -> Dat
     ds.DeviceSerialNumber = "0"
     ds.SpecificCharacterSet = "ISO_IR 192"
     return ds
+
+
+def mark_of(case: ExportCase) -> str:
+    """What names and descriptions begin with."""
+    return "SYNTHETIC" if case.synthetic else "IMPORTED"
 
 
 def patient_id(case: ExportCase) -> str:

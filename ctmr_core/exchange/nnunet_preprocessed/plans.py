@@ -22,6 +22,7 @@ PLANS_NAME = "nnUNetPlans"
 ANISOTROPIC = 3.0  # spacings this many times apart are resampled slice by slice
 _TARGET_PERCENTILE = 10.0  # of the slice thickness, where slices are thick and few
 _BATCH = 2
+_MUCH_CROPPED = 0.75  # when less of the volumes is left, zeros around the patient would move the mean
 _FEATURES, _MOST_FEATURES = 32, 320
 _SMALLEST_EDGE = 4  # voxels of the smallest feature map
 _CONVOLUTIONS = 2  # per stage
@@ -189,23 +190,12 @@ def make_plans(fingerprint: Fingerprint, channels: Sequence[str], patch: Sequenc
     strides, kernels = topology(wanted.tolist(), spacing[order].tolist())
     multiple = np.prod(strides, axis=0)
     size = (np.ceil(wanted / multiple) * multiple).astype(int)
-    cropped = fingerprint.relative_size < 0.75  # then zeros around the patient would move the mean
-    schemes = ["CTNormalization" if channel == "CT" else "ZScoreNormalization" for channel in channels]
     configuration = {
-        "data_identifier": f"{PLANS_NAME}_3d_fullres",
-        "preprocessor_name": "DefaultPreprocessor",
         "batch_size": _BATCH,
         "patch_size": size.tolist(),
         "median_image_size_in_voxels": median.tolist(),
         "spacing": spacing[order].tolist(),
-        "normalization_schemes": schemes,
-        "use_mask_for_norm": [cropped and scheme == "ZScoreNormalization" for scheme in schemes],
-        "resampling_fn_data": _RESAMPLING,
-        "resampling_fn_seg": _RESAMPLING,
-        "resampling_fn_data_kwargs": {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None},
-        "resampling_fn_seg_kwargs": {"is_seg": True, "order": 1, "order_z": 0, "force_separate_z": None},
-        "resampling_fn_probabilities": _RESAMPLING,
-        "resampling_fn_probabilities_kwargs": {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None},
+        **_preprocessing(channels, fingerprint.relative_size),
         "architecture": _architecture(strides, kernels),
         "batch_dice": False,
     }
@@ -223,6 +213,25 @@ def make_plans(fingerprint: Fingerprint, channels: Sequence[str], patch: Sequenc
         "foreground_intensity_properties_per_channel": _by_channel(fingerprint.intensities),
     }
     return Plans(document, "3d_fullres")
+
+
+def _preprocessing(channels: Sequence[str], relative_size: float) -> dict[str, Any]:
+    """Normalisation by the name of the channel, and nnU-Net's resampling: cubic for images, linear for labels."""
+    cropped = relative_size < _MUCH_CROPPED
+    schemes = ["CTNormalization" if channel == "CT" else "ZScoreNormalization" for channel in channels]
+    resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
+    return {
+        "data_identifier": f"{PLANS_NAME}_3d_fullres",
+        "preprocessor_name": "DefaultPreprocessor",
+        "normalization_schemes": schemes,
+        "use_mask_for_norm": [cropped and scheme == "ZScoreNormalization" for scheme in schemes],
+        "resampling_fn_data": _RESAMPLING,
+        "resampling_fn_seg": _RESAMPLING,
+        "resampling_fn_data_kwargs": resampling,
+        "resampling_fn_seg_kwargs": {**resampling, "is_seg": True, "order": 1},
+        "resampling_fn_probabilities": _RESAMPLING,
+        "resampling_fn_probabilities_kwargs": {**resampling, "order": 1},
+    }
 
 
 def _by_channel(intensities: Sequence[Intensities]) -> dict[str, Any]:
