@@ -27,6 +27,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from ctmr_core.errors import CtmrError
 from pipelines.factory.cluster import ray_cluster
+from pipelines.factory.desk import Desk
 from pipelines.factory.driver import FactoryError
 from pipelines.factory.logs import LogFormat, configure_logging, log_level
 from pipelines.factory.nodes import Nodes
@@ -98,7 +99,7 @@ def run_ranks(job: Job, folder: Path, team: Team, observe: Tell, stopping: Stopp
     Raises the job's own ``CtmrError``, or ``FactoryError`` when workers were lost more than ``max_failures`` times.
     """
     with _seen_by_all(folder) as token:
-        desk: Any = ray.remote(num_cpus=0, max_restarts=0)(_Desk).remote()
+        desk: Any = ray.remote(num_cpus=0, max_restarts=0)(Desk).remote()
         with tempfile.TemporaryDirectory(prefix="ctmr-train-") as scratch:
             settings = {"job": job, "desk": desk, "team": team, "token": str(token)}
             fitting = _Fit(_trainer(settings, team, scratch))
@@ -112,51 +113,19 @@ def run_ranks(job: Job, folder: Path, team: Team, observe: Tell, stopping: Stopp
         return result
 
 
-class _Desk:
-    """An actor where the ranks leave reports and the driver leaves its wish to stop."""
-
-    def __init__(self) -> None:
-        self._reports: list[Report] = []
-        self._stop = False
-        self._refusal: CtmrError | None = None
-        self._result: Any = None
-
-    def tell(self, report: Report) -> None:
-        self._reports.append(report)
-
-    def take(self) -> list[Report]:
-        taken, self._reports = self._reports, []
-        return taken
-
-    def stop(self) -> None:
-        self._stop = True
-
-    def stopping(self) -> bool:
-        return self._stop
-
-    def refuse(self, error: CtmrError) -> None:
-        self._refusal = self._refusal or error
-
-    def finish(self, result: Any) -> None:
-        self._result = result
-
-    def outcome(self) -> tuple[CtmrError | None, Any]:
-        return self._refusal, self._result
-
-
 class _Fit:
     """Ray Train's blocking call in a thread: the main thread keeps its signals, which Ray Train would take over."""
 
     def __init__(self, trainer: TorchTrainer) -> None:
         self._trainer = trainer
-        self._error: Exception | None = None
+        self._error: Exception | SystemExit | None = None
         self._thread = threading.Thread(target=self._run, name="ray-train", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         try:
             self._trainer.fit()
-        except Exception as error:  # noqa: BLE001 - whatever Ray raises is told by ``check``, in the thread that waits
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - what Ray raises, also when it is shut down, is told by ``check``
             self._error = error
 
     def over(self, within: float) -> bool:
@@ -279,7 +248,7 @@ def _watch(fitting: _Fit, desk: Any, team: Team, observe: Tell, stopping: Stoppi
             )
 
 
-def _cause(error: Exception) -> str:
+def _cause(error: BaseException) -> str:
     """The last line of what a worker raised, or of the error itself."""
     failures = getattr(error, "worker_failures", None) if isinstance(error, TrainingFailedError) else None
     shown = failures[min(failures)] if failures else error

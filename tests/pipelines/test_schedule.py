@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import Pending, Running
+from prefect.states import Completed, Pending, Running
 from typer.testing import CliRunner
 
 from ctmr_core.errors import CtmrError
@@ -29,9 +29,11 @@ from ctmr_core.store.snapshots import list_snapshots
 from pipelines.cli.main import app
 from pipelines.flows.nightly import nightly
 from pipelines.flows.nightly_records import NightRecord, NightRecords
+from pipelines.flows.nightly_training import nightly_training
 from pipelines.flows.nightly_worker import Caretaker
 from pipelines.flows.schedules import schedules_of
 from tests.pipelines.test_nightly_webhook import Receiver
+from tests.pipelines.training import SNAPSHOT, small_dataset, write_config
 
 ROOT = Path(__file__).parents[2]
 YESTERDAY = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
@@ -261,6 +263,42 @@ def test_a_night_made_twice_adds_nothing_and_the_next_one_adds_itself(server: Se
     stamps = [f"{night:%Y%m%d}" for night in (since, YESTERDAY)]
     assert opened.manifest["case_id"].to_pylist() == [f"head-{stamp}-000000{n}" for stamp in stamps for n in (0, 1)]
     assert [snapshot.name for snapshot in list_snapshots(opened.storage)] == [f"night-{YESTERDAY}"]
+
+
+def test_the_newest_snapshot_is_trained_on_once_and_a_night_comes_first(server: Server, recipe: Path) -> None:
+    """The caretaker begins the training when no night is made; the flow trains, keeps its record, and makes way for a night."""
+    folder = recipe.parent
+    dataset = small_dataset(folder / "dataset")
+    config = write_config(folder / "tiny.yaml", dataset.uri, steps=12)
+    options = create(server, recipe, "trained", "--then-train", str(config), "--train-threads", "1", "--catch-up", "none")[
+        "options"
+    ]
+    assert options["then_train"]["out"] == str(folder / "dataset-training")
+    night = NightRecord(night=YESTERDAY, state="finished", snapshot=SNAPSHOT)
+    NightRecords(dataset.storage, "trained").write(night)
+    said: list[str] = []
+    with schedules_of(server.api) as schedules, temporary_settings({PREFECT_API_URL: server.api}):
+        made = schedules.run_now("trained")
+        schedules.client.set_flow_run_state(made.id, Running(), force=True)
+        Caretaker(schedules, said.append).look()
+        assert not said  # a night is made
+        rested = nightly_training(options, SNAPSHOT)
+        assert (rested["state"], rested["attempts"], rested["problem"]) == ("begun", 0, None)
+        assert 0 < rested["step"] < 12
+        schedules.client.set_flow_run_state(made.id, Completed(), force=True)
+        Caretaker(schedules, said.append).look()
+        Caretaker(schedules, said.append).look()
+        assert said == [f"trained: a training on {SNAPSHOT}"]
+        (run,) = schedules.training_runs(schedules.get("trained"))
+        assert run.parameters["snapshot"] == SNAPSHOT
+        ended = nightly_training(run.parameters["options"], SNAPSHOT)
+        schedules.client.set_flow_run_state(run.id, Completed(), force=True)
+        Caretaker(schedules, said.append).look()
+        assert len(said) == 1  # once
+    assert (ended["state"], ended["step"], ended["attempts"]) == ("finished", 12, 1)
+    assert (folder / "dataset-training" / SNAPSHOT / "summary.json").exists()
+    assert ctmr(server, "show", "trained")["trainings"] == [ended]
+    ctmr(server, "delete", "trained")
 
 
 @pytest.mark.slow
