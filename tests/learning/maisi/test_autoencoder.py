@@ -35,6 +35,7 @@ def settings(base, bodies, training=None, **more):
     return parse_config({**given, **more, "training": {**brief, **(training or {})}}, AutoencoderConfig)
 
 
+@pytest.mark.slow
 def test_a_trained_autoencoder_is_taken_by_the_engine(base, bodies, tmp_path):
     done = train(settings(base, bodies, {"steps": 1}), tmp_path)
     assert {"loss", "reconstruction", "kl", "psnr", "latent_scale"} == set(done.scores)

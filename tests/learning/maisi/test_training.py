@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -76,7 +79,7 @@ def test_a_fine_tuned_controlnet_is_taken_by_the_engine(base, latents, tmp_path)
     assert image.shape == (32, 32, 32)
 
 
-@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("kind", ["diffusion", pytest.param("controlnet", marks=pytest.mark.slow)])
 def test_the_loss_falls_on_a_fixed_batch(kind, base, latents):
     config = settings(kind, base, latents, label_dropout=0.0) if kind == "diffusion" else settings(kind, base, latents)
     task = (DiffusionTask if kind == "diffusion" else ControlNetTask)(config)
@@ -140,3 +143,19 @@ def test_folds_and_typing_errors_are_named(base, latents):
         parse_config({"variant": "rflow-ct", "latent": [str(latents)]}, DiffusionConfig)
     with pytest.raises(LearningError, match="batch can't be shared"):
         DiffusionTask(settings("diffusion", base, latents, {"batch_size": 3, "accumulate": 2}))
+
+
+@pytest.mark.slow
+def test_two_ranks_train_together(base, latents, tmp_path):
+    brief = "{steps: 2, batch_size: 2, workers: 0, validate_every: 0, logging: {tensorboard: false}}"
+    (tmp_path / "config.yaml").write_text(
+        f"variant: rflow-ct\nmodels: {base}\nlatents: [{latents}]\nvalidation_times: 1\ntraining: {brief}\n"
+    )
+    (tmp_path / "main.py").write_text("from pipelines.cli.main import main\nmain()\n")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "main.py"]
+    command += ["train", "diffusion", "config.yaml", "--out", "tuned", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    assert (outcome["reason"], outcome["step"]) == ("finished", 2)
+    assert state(tmp_path / "tuned" / "models" / FILES["diffusion"])["epoch"] == 2
