@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,8 @@ from rich.text import Text
 
 from pipelines.cli.console import EXIT_FAILED, console, print_json, report_errors
 from pipelines.cli.live import duration
+from pipelines.cli.segment import checkpoint_of
+from pipelines.cli.train_maisi import autoencoder, controlnet, diffusion, latents
 from pipelines.factory.logs import LogFormat
 
 if TYPE_CHECKING:
@@ -29,6 +32,10 @@ train_app = typer.Typer(
 @train_app.callback()
 def _group() -> None:
     """Train networks on a dataset."""
+
+
+for maisi_command in (latents, autoencoder, diffusion, controlnet):
+    train_app.command()(maisi_command)
 
 
 @train_app.command()
@@ -92,6 +99,59 @@ def segmentation(
         print_outcome(outcome, console)
     if not outcome.complete:
         raise typer.Exit(EXIT_FAILED)
+
+
+@train_app.command()
+@report_errors
+def validate(
+    run: Annotated[Path, typer.Argument(help="A run folder: its best checkpoint; or a checkpoint.", show_default=False)],
+    config: Annotated[
+        Path | None, typer.Argument(help="YAML whose `validation` is scored; default: the training's own.", dir_okay=False)
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the tables: Parquet, CSV, Markdown.")] = None,
+    last: Annotated[bool, typer.Option("--last", help="The last checkpoint, not the best.")] = False,
+    device: Annotated[str, typer.Option(help="`auto`, `cpu` or `cuda`.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+) -> None:
+    """Score a trained segmentation network on whole volumes: Dice and HD95 by class.
+
+    Example: `ctmr train validate runs/torso manifests/training/torso.yaml --out runs/torso/test`
+    """
+    from ctmr_core.errors import LearningError
+    from ctmr_core.learning.segmentation.config import load_segmentation_config
+    from ctmr_core.learning.segmentation.evaluation import score_volumes
+    from ctmr_core.learning.segmentation.predict import load_segmenter
+    from ctmr_core.learning.segmentation.scores import class_table, score_frame, write_scores
+    from ctmr_core.learning.segmentation.validation import validation_sets
+
+    segmenter = load_segmenter(checkpoint_of(run, "last" if last else "best"), device)
+    mine = segmenter.config
+    if config is not None:
+        mine = mine.model_copy(update={"validation": load_segmentation_config(config).validation})
+    sets = validation_sets(mine)
+    if not sum(map(len, sets)):
+        raise LearningError(
+            "there is nothing to score it on", where=str(config or run), allowed="a configuration with `validation`"
+        )
+    frame = score_frame(score_volumes(segmenter, sets, None if as_json else _say_volume))
+    if out is not None:
+        write_scores(frame, out, "scores")
+    rows = [{name: _text(value) for name, value in row.items()} for row in class_table(frame).to_dict("records")]
+    if as_json:
+        print_json(rows)
+    else:
+        console.print(score_table(rows))
+
+
+def _say_volume(dataset: str, name: str) -> None:
+    console.print(Text(f"{dataset}: {name}", "dim"), soft_wrap=True)
+
+
+def _text(value: object) -> str:
+    """A cell as CSV files have it: nothing for NaN."""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.4f}"
+    return str(value)
 
 
 def _run(options: TrainOptions, *, quiet: bool) -> TrainOutcome:

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from prefect.client.schemas.sorting import FlowRunSort
 from typer.testing import CliRunner
 
 from ctmr_core.errors import LearningError
@@ -122,7 +123,8 @@ def prefect() -> Iterator[Any]:
 def test_a_configured_server_sees_the_run_its_progress_and_its_scores(prefect: Any, config: Path, tmp_path: Path) -> None:
     outcome = run_train_segmentation(options(config, tmp_path / "run"))
     assert outcome.tracking_lost == ""
-    (run,) = [run for run in prefect.read_flow_runs() if run.name == str(tmp_path / "run")]
+    runs = prefect.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=10)
+    (run,) = [run for run in runs if run.name == str(tmp_path / "run")]
     assert run.state_name == "Completed"
     artifacts = prefect.request("POST", "/artifacts/filter", json={}).json()
     mine = {artifact["type"]: artifact["data"] for artifact in artifacts if artifact["flow_run_id"] == str(run.id)}

@@ -78,7 +78,11 @@ def load_segmenter(checkpoint: Path | str, device: str = "auto") -> TrainedSegme
 def segment(checkpoint: Path | str, image: Path | str | Sequence[Path | str], out: Path | str) -> Path:
     """Segment a scan (NIfTI, MGZ, NRRD, MetaImage; several for several channels) and write the label map as NIfTI: uint8
     training ids, RAS+ axis order, on the scan's grid."""
-    segmenter = load_segmenter(checkpoint)
+    return segment_file(load_segmenter(checkpoint), image, out)
+
+
+def segment_file(segmenter: TrainedSegmenter, image: Path | str | Sequence[Path | str], out: Path | str) -> Path:
+    """As :func:`segment`, with a network that is loaded: for many scans."""
     paths = [image] if isinstance(image, Path | str) else list(image)
     scans = [read_scan(path) for path in paths]
     labels = segmenter.segment([scan.voxels for scan in scans], scans[0].spacing)
