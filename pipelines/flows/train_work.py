@@ -12,6 +12,7 @@ from typing import Any
 from ctmr_core.errors import LearningError
 from ctmr_core.learning.segmentation.config import SegmentationConfig, load_segmentation_config
 from ctmr_core.learning.segmentation.trainer import TrainingSummary, train
+from ctmr_core.learning.training.settings import TrainingSettings
 from ctmr_core.store import Dataset
 from ctmr_core.store.snapshots import list_snapshots
 from pipelines.factory.training import Stopping, Tell
@@ -62,7 +63,21 @@ def configured(options: TrainOptions) -> tuple[SegmentationConfig, dict[str, str
         changes: dict[str, Any] = {"steps": options.steps, "minutes": options.minutes, "device": options.device}
         training = config.training.model_copy(update={name: value for name, value in changes.items() if value is not None})
         config, snapshots = _with_snapshot(config, options.dataset, options.snapshot)
+    _refuse_uneven_batches(training, options)
     return config.model_copy(update={"training": training}), snapshots
+
+
+def _refuse_uneven_batches(training: TrainingSettings, options: TrainOptions) -> None:
+    """As the ranks would, but before any is started."""
+    parts = training.accumulate * (options.workers if options.on_ray else 1)
+    if training.batch_size % parts:
+        raise LearningError(
+            "a batch is divided equally among the workers",
+            where="field training.batch_size",
+            found=training.batch_size,
+            allowed=f"a multiple of {parts}",
+            fix="another batch_size, or other --workers",
+        )
 
 
 def _with_snapshot(

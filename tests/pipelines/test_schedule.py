@@ -301,6 +301,59 @@ def test_the_newest_snapshot_is_trained_on_once_and_a_night_comes_first(server: 
     ctmr(server, "delete", "trained")
 
 
+TORSOS = """
+name: torsos
+groups:
+  - {name: torso, cases: 4, bodies: {parametric: torso}, sequences: [ct], size: [48, 48, 32], spacing: [6, 6, 6]}
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_makes_a_night_and_then_trains_on_its_snapshot(server: Server, tmp_path: Path) -> None:
+    recipe = tmp_path / "torsos.yaml"
+    recipe.write_text(TORSOS, encoding="utf-8")
+    write_config(tmp_path / "tiny.yaml", "dataset", validation=False)
+    environment = {**os.environ, "PREFECT_API_URL": server.api, "PREFECT_WORKER_QUERY_SECONDS": "3"}
+    create = [
+        "create",
+        "torsos.yaml",
+        "--dataset",
+        "dataset",
+        "--name",
+        "torsos",
+        "--since",
+        YESTERDAY.isoformat(),
+        "--workers",
+        "1",
+    ]
+    command = [sys.executable, "-c", "from pipelines.cli.main import main; main()", "schedule"]
+    subprocess.run(
+        [*command, *create, "--cron", "0 0 * * *", "--catch-up", "last", "--then-train", "tiny.yaml", "--train-threads", "1"],
+        cwd=tmp_path,  # relative paths of the configuration start from here, not from where the worker is
+        env=environment,
+        check=True,
+    )
+    with (tmp_path / "worker.log").open("wb") as log:
+        worker = subprocess.Popen([*command, "worker"], env=environment, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 900
+        while not (found := ctmr(server, "show", "torsos")["trainings"]) or found[0]["state"] == "begun":
+            assert worker.poll() is None
+            assert time.monotonic() < deadline, (tmp_path / "worker.log").read_text(encoding="utf-8")[-3000:]
+            time.sleep(2)
+    finally:
+        worker.terminate()
+        worker.wait(timeout=180)
+        ctmr(server, "delete", "torsos")
+    (night,) = [record for record in ctmr_nights(tmp_path / "dataset") if record.state == "finished"]
+    assert (found[0]["snapshot"], found[0]["state"], found[0]["step"]) == (night.snapshot, "finished", 4)
+    assert (tmp_path / "dataset-training" / str(night.snapshot) / "checkpoints" / "last.pt").exists()
+
+
+def ctmr_nights(dataset: Path) -> list[NightRecord]:
+    return list(NightRecords(Dataset.open(dataset).storage, "torsos").all().values())
+
+
 @pytest.mark.slow
 def test_the_show_of_three_nights_with_a_restart_of_the_server_ends_well(tmp_path: Path) -> None:
     """A schedule that fires, a worker, the server stopped and started: every night once, nothing left running."""

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -104,6 +106,28 @@ def test_the_command_prints_the_outcome_as_json_or_as_a_table(config: Path, tmp_
     assert "liver" in second.stdout
     wrong = CliRunner().invoke(app, [*arguments, "--local", "--workers", "2"])
     assert wrong.exit_code == 2
+    uneven = CliRunner().invoke(app, [*arguments, "--workers", "3"])
+    assert uneven.exit_code == 1
+    assert "a multiple of 3" in uneven.output
+
+
+def test_a_run_folder_is_scored_again_and_used_on_scans(config: Path, tmp_path: Path) -> None:
+    trained = run_train_segmentation(options(config, tmp_path / "run", steps=2))
+    scored = CliRunner().invoke(app, ["train", "validate", str(tmp_path / "run"), "--last", "--json"])
+    assert scored.exit_code == 0, scored.output
+    assert [row["dice_mean"] for row in json.loads(scored.stdout)] == [row["dice_mean"] for row in trained.table]
+    voxels = np.random.default_rng(0).normal(0, 300, (30, 34, 20)).astype(np.int16)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        nib.save(nib.Nifti1Image(voxels, np.diag([1.5, 1.5, 3, 1])), tmp_path / folder / "ct.nii.gz")
+    scans = [str(tmp_path / folder / "ct.nii.gz") for folder in ("a", "b")]
+    done = CliRunner().invoke(app, ["segment", str(tmp_path / "run"), *scans, "--out", str(tmp_path / "labels"), "--json"])
+    assert done.exit_code == 0, done.output
+    files = json.loads(done.stdout)["files"]
+    assert [Path(file).name for file in files] == ["a-ct.nii.gz", "b-ct.nii.gz"]
+    labels = np.asarray(nib.load(files[0]).dataobj)
+    assert labels.shape == voxels.shape
+    assert set(np.unique(labels)) <= {0, 1, 2}
 
 
 @pytest.fixture(scope="module")

@@ -22,14 +22,14 @@ def small_dataset(folder: Path) -> Dataset:
     return dataset
 
 
-def write_config(path: Path, dataset: str | Path, **training: Any) -> Path:
+def write_config(path: Path, dataset: str | Path, *, validation: bool = True, **training: Any) -> Path:
     """A configuration whose training takes about a second."""
     document = {
         "name": "tiny",
         "classes": ["liver", "spleen"],
         "patch": [16, 16, 16],
         "sources": [{"dataset": str(dataset)}],
-        "validation": [{"name": "val", "dataset": str(dataset), "limit": 1}],
+        "validation": [{"name": "val", "dataset": str(dataset), "limit": 1}] if validation else [],
         "network": {"name": "SegResNet", "options": {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]}},
         "training": {
             "steps": 4,
