@@ -94,7 +94,7 @@ def measure(name: str, folder: Path, out: Path) -> dict[str, float]:
 def in_a_process(name: str, folder: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, __file__, "--one", name, "--dataset", str(folder), "--out", out]
-        answer = subprocess.run(command, check=True, capture_output=True, text=True)
+        answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(answer.stdout)
 
 
@@ -119,23 +119,22 @@ def main() -> None:
             make_dataset(Path(folder) / str(count), options.size, count)
         for name in options.formats:
             small, large = (in_a_process(name, Path(folder) / str(count)) for count in (few, many))
-            rows.append(
-                {
-                    "format": name,
-                    "mb_per_cpu_second": round(many * mb / large["seconds"], 1),
-                    "out_mb_per_case": round(large["out_mb"] / many, 2),
-                    f"peak_mb_{few}_cases": round(small["peak_mb"]),
-                    f"peak_mb_{many}_cases": round(large["peak_mb"]),
-                }
-            )
-    document = {"size": options.size, "machine": platform.processor() or platform.machine(), "rows": rows}
+            row = {
+                "format": name,
+                "mb_per_cpu_second": round(many * mb / large["seconds"], 1),
+                "out_mb_per_case": round(large["out_mb"] / many, 2),
+                f"peak_mb_{few}_cases": round(small["peak_mb"]),
+                f"peak_mb_{many}_cases": round(large["peak_mb"]),
+            }
+            if not rows and not options.json:
+                print(f"{options.size}^3, {mb:.1f} MB per case in memory\n")
+                print("| " + " | ".join(row) + " |\n|" + "---|" * len(row))
+            rows.append(row)
+            if not options.json:
+                print("| " + " | ".join(str(value) for value in row.values()) + " |", flush=True)
     if options.json:
+        document = {"size": options.size, "machine": platform.processor() or platform.machine(), "rows": rows}
         print(json.dumps(document, indent=2))
-        return
-    print(f"{options.size}^3, {mb:.1f} MB per case in memory\n")
-    print("| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0]))
-    for row in rows:
-        print("| " + " | ".join(str(value) for value in row.values()) + " |")
 
 
 if __name__ == "__main__":

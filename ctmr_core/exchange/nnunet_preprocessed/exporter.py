@@ -156,10 +156,10 @@ def _fingerprint(plan: ExportPlan, channels: tuple[str, ...], table: LabelTable)
 
 def _look(volume: Volume, case_key: str, channels: tuple[str, ...], table: LabelTable) -> tuple[float, list[np.ndarray]]:
     """(share of the volume that is left without its empty border, values of labelled voxels of every channel) of one case."""
-    images = np.stack([volume.images[sequence][...] for sequence in channels])
+    images = np.stack([volume.images[sequence][...].T for sequence in channels])  # as stored, which costs no copy
     box = bounding_box(nonzero_region(images))
     left = float(np.prod([side.stop - side.start for side in box])) / images[0].size
-    places = np.flatnonzero(table.apply(volume.labels[...]))
+    places = np.flatnonzero(table.apply(volume.labels[...].T))
     if places.size > _SAMPLED_VOXELS:
         places = case_rng(case_key, 0, "export/nnunet intensities").choice(places, _SAMPLED_VOXELS, replace=False, shuffle=False)
     return left, [image.ravel()[places] for image in images]

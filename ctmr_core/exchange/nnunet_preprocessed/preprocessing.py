@@ -21,6 +21,8 @@ _TIE = 1e-6  # interpolated indicators this close are equal
 def nonzero_region(images: np.ndarray) -> np.ndarray:
     """bool [z, y, x]: voxels that are not zero in some channel, holes filled (as seen through the six faces of a voxel)."""
     empty = np.ascontiguousarray(~images.any(axis=0))
+    if not any(empty.take(face, axis=axis).any() for axis in range(3) for face in (0, -1)):
+        return np.ones(empty.shape, bool)  # CT, or noise in the air: quickly seen
     parts, count = cc3d.connected_components(empty, connectivity=6, return_N=True)
     reaches_border = np.zeros(count + 1, bool)
     for axis in range(3):
