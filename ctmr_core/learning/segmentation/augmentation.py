@@ -41,7 +41,8 @@ def make_augmentation(settings: AugmentationSettings, classes: Classes, sequence
         parts.append(RandInvert(settings.invert, mr))
     parts += _intensities(settings.preset, has_bias=len(mr) == len(sequences))
     parts += [_named(one) for one in settings.transforms]
-    parts.append(transforms.EnsureTyped(["image", "label"], track_meta=False))  # MONAI's transforms leave their own tensors
+    # MONAI's transforms leave tensors of their own class, and labels as floats
+    parts.append(transforms.EnsureTyped(["image", "label"], dtype=[torch.float32, torch.uint8], track_meta=False))
     return Compose(parts)
 
 
@@ -54,7 +55,7 @@ def mirrored_ids(classes: Classes) -> np.ndarray:
     by_labels = {labels: number for number, labels in labels_of.items()}
     table = np.arange(256, dtype=np.uint8)
     for number, labels in labels_of.items():
-        mirrored = frozenset(_mirrored(vocabulary, name) for vocabulary, name in labels)
+        mirrored = frozenset(_mirrored(*label) for label in labels)
         if mirrored not in by_labels:
             raise LearningError(
                 "flipping along x would turn a class into its other side, which is in no class",
@@ -67,9 +68,18 @@ def mirrored_ids(classes: Classes) -> np.ndarray:
 
 
 def _labels(members: Sequence[str]) -> frozenset[tuple[str, str]]:
-    found = set()
-    for vocabulary in (load_vocabulary(name) for name in DTYPES):
-        found |= {(vocabulary.name, vocabulary.label(one).name) for label in members for one in _ids(vocabulary, label)}
+    """(vocabulary, label) of a class; of a class that has both sides without labels that exist on one side alone, such as the
+    middle lobe among those of both lungs."""
+    found = {
+        (vocabulary.name, vocabulary.label(one).name)
+        for vocabulary in (load_vocabulary(name) for name in DTYPES)
+        for label in members
+        for one in _ids(vocabulary, label)
+    }
+    if {load_vocabulary(vocabulary).label(name).side for vocabulary, name in found} >= {"left", "right"}:
+        found = {
+            (vocabulary, name) for vocabulary, name in found if _mirrored(vocabulary, name)[1] in load_vocabulary(vocabulary)
+        }
     return frozenset(found)
 
 

@@ -150,7 +150,7 @@ class _Loop:
         self.best = None if state["best"] is None else (float(state["best"][0]), int(state["best"][1]))
         self.validated_at, self.skipped = int(state["validated_at"]), int(state["skipped"])
         self.counted = int(state["counted"])
-        self.sums = {name: value.to(self.device) for name, value in state["sums"].items()}
+        self.sums = {name: torch.tensor(value, dtype=torch.float64, device=self.device) for name, value in state["sums"].items()}
 
     def _weights(self) -> dict[str, dict[str, Any]]:
         modules = {name: average.module for name, average in self.averages.items()} or self.trained
@@ -158,6 +158,7 @@ class _Loop:
 
     def _save(self) -> None:
         path = self.folder / LAST
+        sums = ranks.averaged({name: value.item() for name, value in self.sums.items()}, self.device)
         if ranks.rank() == 0:
             training = {
                 "modules": {name: module.state_dict() for name, module in self.trained.items()} if self.averages else None,
@@ -169,7 +170,7 @@ class _Loop:
                 "validated_at": self.validated_at,
                 "skipped": self.skipped,
                 "counted": self.counted,
-                "sums": self.sums,
+                "sums": sums,
             }
             save_checkpoint(path, self._checkpoint(training))
         ranks.barrier()

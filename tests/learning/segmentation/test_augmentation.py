@@ -56,10 +56,14 @@ def test_other_axes_leave_the_sides_alone() -> None:
 
 def test_mirrored_classes() -> None:
     assert list(mirrored_ids(SIDED)[:5]) == [0, 2, 1, 3, 4]
-    heads = Classes(["left hippocampus", "right hippocampus", "brainstem"])
+    heads = Classes(["left hippocampus", "right hippocampus", "brain stem"])
     assert list(mirrored_ids(heads)[:4]) == [0, 2, 1, 3]
+    lungs = [f"{side} lung {lobe} lobe" for side in ("left", "right") for lobe in ("upper", "lower")]
+    assert list(mirrored_ids(Classes({"lungs": [*lungs, "right lung middle lobe"]}))[:2]) == [0, 1]
     for vocabulary in ("maisi", "brain"):
-        sided = [label.name for label in load_vocabulary(vocabulary) if label.side]
+        pairs = [(name, name.replace("left", "right")) for name in load_vocabulary(vocabulary).by_name if name.startswith("left")]
+        sided = [name for pair in pairs if pair[1] in load_vocabulary(vocabulary) for name in pair]
+        assert len(sided) > 20
         table = mirrored_ids(Classes(sided))
         assert all(table[number] != number for number in range(1, len(sided) + 1))
 

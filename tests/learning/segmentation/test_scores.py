@@ -15,7 +15,7 @@ NAMES = {1: "liver", 2: "spleen", 3: "pancreas", 4: "aorta"}
 
 
 def hand_made() -> tuple[np.ndarray, np.ndarray]:
-    """Liver: 4x4x4, found moved by one voxel along x. Spleen: 10 voxels, missed. Pancreas: in neither. Aorta: 3 found, none there."""
+    """Liver: 4x4x4, found one voxel along x. Spleen: 10 voxels, missed. Pancreas: in neither. Aorta: 3 found, none there."""
     truth, found = np.zeros((12, 10, 10), np.uint8), np.zeros((12, 10, 10), np.uint8)
     truth[2:6, 2:6, 2:6] = 1
     found[3:7, 2:6, 2:6] = 1
