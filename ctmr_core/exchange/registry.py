@@ -50,7 +50,7 @@ def load_exporter(name: str, settings: Mapping[str, object] | None = None) -> Ex
     except ValidationError as error:
         first = error.errors()[0]
         raise ExchangeError(
-            f"the {name} format can not be set like that: {first['msg']}",
+            f"the {name} format can not be set like that: {first['msg'].removeprefix('Value error, ')}",
             where=f"--set {'.'.join(str(part) for part in first['loc'])}",
             found=first.get("input"),
             allowed=[f"{field} (default {info.default!r})" for field, info in kind.Options.model_fields.items()] or "no options",

@@ -30,7 +30,9 @@ def _list_formats(wanted: bool) -> None:
         table.add_column(title)
     for name in exporter_names():
         kind = exporter_class(name)
-        options = ", ".join(f"{field}={info.default}" for field, info in kind.Options.model_fields.items())
+        options = ", ".join(
+            f"{field}={'' if info.default in (None, ()) else info.default}" for field, info in kind.Options.model_fields.items()
+        )
         table.add_row(name, Text(kind.consumer), Text(options))
     console.print(table)
     raise typer.Exit
