@@ -52,7 +52,7 @@ def heavy_columns(rows: int, rng: np.random.Generator) -> dict[str, pa.Array]:
         "objects": lists_of(
             pa.StructArray.from_arrays(
                 [
-                    pa.array([f"ct/0/c/0/0/{i}" for i in range(OBJECTS)] * rows),
+                    pa.array([f"ct/0/c.0.0.{i}" for i in range(OBJECTS)] * rows),
                     pa.array(rng.integers(300, 9_000_000, rows * OBJECTS)),
                     pa.array([hexes[i : i + 64] for i in range(0, len(hexes), 64)]),
                 ],

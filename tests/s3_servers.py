@@ -158,11 +158,13 @@ class S3Proxy:
     """Forwards to an S3 server and remembers what was asked.
 
     ``lose``: called with (method, path) of every request after the server has done it; True closes the connection without
-    an answer, a number answers with that status instead.
+    an answer, a number answers with that status instead. ``cut``: called before; True breaks the connection in the middle of
+    the body: of an upload, the server gets half; of an answer, the client, under the length of the whole.
     """
 
     target: str
     lose: Callable[[str, str], bool | int] = lambda method, path: False
+    cut: Callable[[str, str], bool] = lambda method, path: False
     exchanges: list[Exchange] = field(default_factory=list)
 
     def __enter__(self) -> S3Proxy:
@@ -205,6 +207,12 @@ class _Handler(BaseHTTPRequestHandler):
         connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():  # the host too: it is signed
             connection.putheader(name, value)
+        cut = self.owner.cut(self.command, self.path)
+        if cut and body:
+            connection.endheaders(body[: len(body) // 2])
+            connection.close()
+            self._break_off()
+            return
         connection.endheaders(body or None)
         answer = connection.getresponse()
         data = answer.read()
@@ -212,8 +220,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.owner.exchanges.append(Exchange(self.command, self.path, len(body), answer.status, len(data)))
         lost = self.owner.lose(self.command, self.path)
         if lost is True:
-            self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
+            self._break_off()
             return
         self.send_response_only(int(lost) if lost else answer.status)
         for name, value in answer.getheaders():
@@ -223,7 +230,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", length or "0")
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(data)
+            self.wfile.write(data[: len(data) // 2] if cut else data)
+        if cut:
+            self._break_off()
+
+    def _break_off(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _forward
 

@@ -14,6 +14,8 @@ import pyarrow as pa
 from obstore.exceptions import BaseError, NotFoundError
 from pyarrow import fs
 
+from ctmr_core.store.answers import whole
+
 
 def arrow_filesystem(objects: Any) -> fs.FileSystem:
     """The obstore store ``objects`` as a read-only Arrow file system; paths are the names of its objects."""
@@ -46,7 +48,7 @@ class _RangeReader(io.RawIOBase):
         if not length:
             return b""
         try:
-            data = bytes(obstore.get_range(self._objects, self._name, start=self._position, length=length))
+            data = bytes(whole(lambda: obstore.get_range(self._objects, self._name, start=self._position, length=length)))
         except BaseError as error:
             raise OSError(f"{self._name}: {str(error).splitlines()[0]}") from None
         self._position += len(data)

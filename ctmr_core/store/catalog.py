@@ -26,7 +26,7 @@ from ctmr_core.cases.case import Case
 from ctmr_core.errors import IntegrityError, StoreError
 from ctmr_core.quality.base import Verdict
 from ctmr_core.store import layout
-from ctmr_core.store.commits import CaseRef, read_commit, read_commit_named
+from ctmr_core.store.commits import CaseRef, CommitRecord, read_commit, read_commit_named
 from ctmr_core.store.drills import reach
 from ctmr_core.store.storage import Storage, read_json
 
@@ -290,7 +290,12 @@ def seal(storage: Storage, unit_id: str, case_refs: Iterable[CaseRef]) -> str | 
 
     Safe to repeat and to race: the part's name holds a digest of its bytes, and equal commits give equal bytes.
     """
-    records = [record for case_id, key in case_refs if (record := read_commit(storage, case_id, key)) is not None]
+    records = (record for case_id, key in case_refs if (record := read_commit(storage, case_id, key)) is not None)
+    return seal_records(storage, unit_id, records)
+
+
+def seal_records(storage: Storage, unit_id: str, records: Iterable[CommitRecord]) -> str | None:
+    """:func:`seal` for who still has the records that stand in the dataset: nothing is read back."""
     return write_part(storage, unit_id, rows_table(record.catalog_row() for record in records))
 
 

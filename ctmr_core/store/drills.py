@@ -138,6 +138,15 @@ def _exhaust_memory() -> None:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
+def _swell(seconds: float) -> None:
+    """Fill memory, up to 4 GiB, and hold it: what the system or Ray ends a process for."""
+    held = []
+    for _ in range(64):
+        held.append(bytearray(1 << 26))  # zeros are written, so the pages are there
+        time.sleep(0.05)
+    time.sleep(seconds)
+
+
 def _spin(seconds: float) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -157,7 +166,13 @@ _DEATHS: dict[str, Callable[[], None]] = {
     "freeze": _signal_self(signal.SIGSTOP),  # the whole process stands still, as on a paused machine
     "memory": _exhaust_memory,
 }
-_PAUSES: dict[str, Callable[[float], None]] = {"hang": time.sleep, "slow": time.sleep, "spin": _spin, "seize": _seize}
+_PAUSES: dict[str, Callable[[float], None]] = {
+    "hang": time.sleep,
+    "slow": time.sleep,
+    "spin": _spin,
+    "seize": _seize,
+    "swell": _swell,
+}
 _ERRNOS = {
     **{name: getattr(errno, name) for name in ("EIO", "ENOSPC", "EDQUOT", "EROFS", "ESTALE", "ETIMEDOUT", "EACCES")},
     "DISK_FULL": errno.ENOSPC,

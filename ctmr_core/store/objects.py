@@ -27,6 +27,7 @@ from obstore.exceptions import (
 )
 
 from ctmr_core.errors import StoreError
+from ctmr_core.store.answers import listed, whole
 from ctmr_core.store.drills import reach
 from ctmr_core.store.s3 import S3Place, server_name
 from ctmr_core.store.storage import PROBES, Storage, checked_name
@@ -35,6 +36,7 @@ WRITE_ID = "ctmr-write"  # user metadata (x-amz-meta-ctmr-write): which conditio
 PART_BYTES = 16 << 20  # larger objects go up in parts of this size, so that a lost connection costs one part
 PARTS_AT_A_TIME = 4
 REQUESTS_AT_A_TIME = 8
+DELETED_AT_A_TIME = 1000  # as many as S3 takes in one request
 _PAUSES = (0.2, 0.8, 3.2)  # seconds before a conditional put is tried again that the client does not repeat by itself
 _GIVEN_UP = re.compile(r"after \d+ retries")  # the client has repeated it until its own bounds
 _FINAL = (NotSupportedError, PermissionDeniedError, UnauthenticatedError)
@@ -120,7 +122,7 @@ class ObjectStorage(Storage):
 
     def read(self, name: str) -> bytes:
         try:
-            return bytes(obstore.get(self.objects, checked_name(name)).bytes())
+            return whole(lambda: bytes(obstore.get(self.objects, checked_name(name)).bytes()))
         except (NotFoundError, FileNotFoundError) as error:
             if "NoSuchBucket" in str(error):
                 raise self._failed("read", name, error) from None
@@ -146,8 +148,10 @@ class ObjectStorage(Storage):
 
     def delete_tree(self, prefix: str) -> None:
         try:
-            for batch in obstore.list(self.objects, prefix=checked_name(prefix), chunk_size=1000):
-                obstore.delete(self.objects, [meta["path"] for meta in batch])
+            for batch in self._pages(checked_name(prefix)):
+                paths = [meta["path"] for meta in batch]
+                for start in range(0, len(paths), DELETED_AT_A_TIME):
+                    obstore.delete(self.objects, paths[start : start + DELETED_AT_A_TIME])
         except (NotFoundError, FileNotFoundError):
             return
         except BaseError as error:
@@ -165,9 +169,12 @@ class ObjectStorage(Storage):
             return None
         return self.place.failed("read", f"{self.uri}/{name}", error)
 
+    def _pages(self, prefix: str) -> Iterator[Sequence[Any]]:
+        return listed(self.objects, prefix)
+
     def _folder(self, prefix: str) -> Any:
         try:
-            return obstore.list_with_delimiter(self.objects, prefix=prefix)
+            return whole(lambda: obstore.list_with_delimiter(self.objects, prefix=prefix))
         except (BaseError, FileNotFoundError) as error:
             raise self._failed("list", prefix, error) from None
 

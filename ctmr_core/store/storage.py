@@ -96,7 +96,7 @@ class Storage(ABC):
         """Every object below the folder ``prefix``, sorted by name."""
         found: list[StoredName] = []
         try:
-            for batch in obstore.list(self.objects, prefix=checked_name(prefix)):
+            for batch in self._pages(checked_name(prefix)):
                 found.extend(StoredName(meta["path"], int(meta["size"]), meta["last_modified"]) for meta in batch)
         except (NotFoundError, FileNotFoundError):
             return iter(())
@@ -107,12 +107,16 @@ class Storage(ABC):
     def scan(self, prefix: str) -> Iterator[StoredName]:
         """Every object below the folder ``prefix`` as it is found, in no order: for listings that must not fill the memory."""
         try:
-            for batch in obstore.list(self.objects, prefix=checked_name(prefix)):
+            for batch in self._pages(checked_name(prefix)):
                 yield from (StoredName(meta["path"], int(meta["size"]), meta["last_modified"]) for meta in batch)
         except (NotFoundError, FileNotFoundError):
             return
         except BaseError as error:
             raise self._failed("list", prefix, error) from None
+
+    def _pages(self, prefix: str) -> Iterator[Sequence[Any]]:
+        """What obstore knows of the objects below ``prefix``, some at a time."""
+        return iter(obstore.list(self.objects, prefix=prefix))
 
     @abstractmethod
     def entries(self, prefix: str) -> Iterator[str]:

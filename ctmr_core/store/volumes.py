@@ -4,6 +4,9 @@ zarr-python defines the store (every ``zarr.json``), tensorstore encodes the vox
 zarr-python. They are turned round to [z, y, x] a shard at a time, so that 512^3 needs no second copy. Everything is encoded
 in memory and then written through :class:`~ctmr_core.store.storage.Storage`, so that a disk and an object store get the same
 objects, whose SHA-256 costs no second read. Equal voxels and attributes give equal bytes.
+
+A shard lies beside the document of its array (``c.0.0.0``, not ``c/0/0/0``): a volume of one sequence has seven folders less
+to make and to flush, of fourteen.
 """
 
 from __future__ import annotations
@@ -19,8 +22,6 @@ from typing import Any, Literal
 import numpy as np
 import tensorstore as ts
 import xxhash
-import zarr
-from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 
 from ctmr_core.anatomy.label_map import LabelMap
 from ctmr_core.anatomy.sequences import is_ct
@@ -32,9 +33,11 @@ from ctmr_core.store.storage import Storage, checked_name
 
 CHUNK = 64  # voxels per axis: a 96^3 patch touches 8 to 27 chunks and reads about 3 times its own bytes
 SHARD = 256  # voxels per axis: one file up to 256^3, and bounded memory above
+SEPARATOR = "."  # between the indices in the name of a shard; volumes of the first releases have "/", and say so
 CT_FILL = -1024  # air
 ATTRIBUTES = "ctmr"  # where a volume's own attributes live beside "ome"
 _DIGEST_SLAB = 1 << 26  # bytes hashed at a time
+_LEGEND = "<legend>"  # stands for the legend of a vocabulary until the document is text
 _used_by: set[int] = set()  # process ids in which tensorstore has worked
 
 
@@ -58,6 +61,12 @@ class StoredVolume:
     objects: tuple[StoredObject, ...]
     voxel_digest: str
     bytes: int
+
+
+def load_writers() -> None:
+    """Import what writing needs, so that the first volume is not charged for it."""
+    _group_document()
+    ome.nifti_header((1, 1, 1), np.dtype(np.int16), np.eye(4).tobytes())
 
 
 def write_volume(
@@ -149,9 +158,9 @@ class _Documents:
         """The image group of a sequence; the path of its array."""
         self._group(sequence, {"multiscales": [ome.multiscale(sequence, "0", self._affine)], "omero": self._omero[sequence]})
         self._array(f"{sequence}/0", image, CT_FILL if is_ct(sequence) else 0, level=1, shuffle="shuffle")
-        header = ome.nifti_header(image.shape, image.dtype, self._affine)
-        self._contents[f"{sequence}/nifti/zarr.json"] = _header_document(len(header))
-        self._contents[f"{sequence}/nifti/c/0"] = header.tobytes()
+        header = ome.nifti_header(image.shape, image.dtype, self._affine.tobytes())
+        self._contents[f"{sequence}/nifti/zarr.json"] = _header_document(len(header), SEPARATOR)
+        self._contents[f"{sequence}/nifti/c{SEPARATOR}0"] = header
         return f"{sequence}/0"
 
     def add_label(self) -> str:
@@ -160,10 +169,8 @@ class _Documents:
         self._group("labels", {"labels": [name]})
         self._group(
             f"labels/{name}",
-            {
-                "multiscales": [ome.multiscale(name, "0", self._affine)],
-                "image-label": ome.image_label(self._label_map.vocabulary),
-            },
+            {"multiscales": [ome.multiscale(name, "0", self._affine)], "image-label": _LEGEND},
+            legend=ome.image_label(self._label_map.vocabulary),
         )
         self._array(f"labels/{name}/0", self._label_map.voxels, 0, level=3, shuffle="noshuffle")
         return f"labels/{name}/0"
@@ -172,22 +179,27 @@ class _Documents:
         """Name -> bytes of every document (without the indentation, which would be half of it) and header array."""
         return dict(sorted(self._contents.items()))
 
-    def _group(self, path: str, metadata: dict[str, Any], own: dict[str, Any] | None = None) -> None:
+    def _group(self, path: str, metadata: dict[str, Any], own: dict[str, Any] | None = None, legend: str = "") -> None:
         attributes: dict[str, Any] = {"ome": {"version": ome.OME_VERSION, **metadata}}
         if own is not None:
             attributes[ATTRIBUTES] = own
-        document = {**_group_document(), "attributes": attributes}
-        self._contents[f"{path}/zarr.json" if path else "zarr.json"] = json.dumps(document, separators=(",", ":")).encode()
+        text = _json({**_group_document(), "attributes": attributes})
+        if legend:  # hundreds of names and colours, the same in every volume
+            text = text.replace(_json(_LEGEND), legend, 1)
+        self._contents[f"{path}/zarr.json" if path else "zarr.json"] = text.encode()
 
     def _array(self, path: str, voxels: np.ndarray, fill: int, *, level: int, shuffle: Literal["shuffle", "noshuffle"]) -> None:
-        self._contents[f"{path}/zarr.json"] = _array_document(voxels.shape, voxels.dtype, fill, level, shuffle)
+        self._contents[f"{path}/zarr.json"] = _array_document(voxels.shape, voxels.dtype, fill, level, shuffle, SEPARATOR)
 
 
-# zarr-python takes milliseconds for every group and array; the documents of a volume differ in attributes and sizes only.
+# zarr-python takes milliseconds for every group and array; the documents of a volume differ in attributes and sizes only. It is
+# imported here because it takes half a second, and readers need none of it.
 
 
 @cache
 def _group_document() -> dict[str, Any]:
+    import zarr
+
     store: dict[str, Any] = {}
     zarr.create_group(zarr.storage.MemoryStore(store), attributes={})
     document: dict[str, Any] = json.loads(store["zarr.json"].to_bytes())
@@ -196,9 +208,17 @@ def _group_document() -> dict[str, Any]:
 
 @lru_cache(maxsize=256)
 def _array_document(
-    size: tuple[int, ...], dtype: np.dtype, fill: int, level: int, shuffle: Literal["shuffle", "noshuffle"]
+    size: tuple[int, ...],
+    dtype: np.dtype,
+    fill: int,
+    level: int,
+    shuffle: Literal["shuffle", "noshuffle"],
+    separator: Literal[".", "/"],
 ) -> bytes:
     """The document of an array of ``size`` [x, y, z], stored as [z, y, x]."""
+    import zarr
+    from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
+
     shape = size[::-1]
     chunks = tuple(min(n, CHUNK) for n in shape)
     shards = tuple(min(-(-n // chunk) * chunk, SHARD) for n, chunk in zip(shape, chunks, strict=True))
@@ -216,27 +236,42 @@ def _array_document(
         serializer=BytesCodec(endian="little") if dtype.itemsize > 1 else BytesCodec(endian=None),
         compressors=[blosc, Crc32cCodec()],  # blosc has no checksum: without crc32c a flipped bit reads as other voxels
         fill_value=fill,
+        chunk_key_encoding={"name": "default", "separator": separator},
         dimension_names=("z", "y", "x"),
     )
     return _compact(store["zarr.json"].to_bytes())
 
 
 @cache
-def _header_document(length: int) -> bytes:
+def _header_document(length: int, separator: Literal[".", "/"]) -> bytes:
     """The document of a header array: bytes as they are, in one chunk."""
+    import zarr
+
     store: dict[str, Any] = {}
-    zarr.create_array(zarr.storage.MemoryStore(store), shape=(length,), dtype="u1", chunks=(length,), compressors=None)
+    zarr.create_array(
+        zarr.storage.MemoryStore(store),
+        shape=(length,),
+        dtype="u1",
+        chunks=(length,),
+        compressors=None,
+        chunk_key_encoding={"name": "default", "separator": separator},
+    )
     return _compact(store["zarr.json"].to_bytes())
 
 
 def _compact(document: bytes) -> bytes:
-    return json.dumps(json.loads(document), separators=(",", ":")).encode()
+    return _json(json.loads(document)).encode()
+
+
+def _json(document: Any) -> str:
+    return json.dumps(document, separators=(",", ":"))
 
 
 def _encode(name: str, voxels: np.ndarray, document: bytes, threads: int) -> list[tuple[str, bytes]]:
     """The shards of one array [x, y, z] as (object name, bytes), encoded by tensorstore in memory."""
     refuse_fork()
-    context = ts.Context({"data_copy_concurrency": {"limit": max(threads, 1)}})
+    one_chunk = max(voxels.shape) <= CHUNK
+    context = ts.Context({} if one_chunk else {"data_copy_concurrency": {"limit": max(threads, 1)}})  # a pool costs 0.3 ms
     memory = ts.KvStore.open({"driver": "memory", "path": f"{name}/"}, context=context).result()
     memory["zarr.json"] = document
     spec = {

@@ -97,7 +97,7 @@ def say(text: str) -> None:
 def play(stage: Stage) -> Any:
     say(f"a Prefect server on port {stage.port}, a worker, a schedule that fires every 30 seconds")
     stage.start_server()
-    rule = ("--cron", "* * * * * */30", "--simulate", "--catch-up", "all")
+    rule = ("--cron", "* * * * * */30", "--per-night", "2", "--simulate", "--catch-up", "all")
     stage.schedule("create", str(RECIPE), "--dataset", str(stage.dataset), "--workers", "2", *rule)
     stage.start("worker", "worker")
     stage.wait(lambda: stage.finished() >= 1, "a first night")

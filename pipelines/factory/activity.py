@@ -15,14 +15,15 @@ import psutil
 
 from pipelines.factory.work import ActorStatus, CaseOutcome
 
-_SCHEDULER = Path("/proc/thread-self/schedstat")  # Linux: nanoseconds on a core, nanoseconds ready without one, time slices
+_SCHEDULER = "/proc/thread-self/schedstat"  # Linux: nanoseconds on a core, nanoseconds ready without one, time slices
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 def seconds_without_a_core() -> float:
     """How long this thread has been ready to run while no core was free, since it began; 0 where the system doesn't tell."""
     try:
-        return int(_SCHEDULER.read_text(encoding="ascii").split()[1]) * 1e-9
+        with open(_SCHEDULER, "rb", buffering=0) as file:  # noqa: PTH123 - asked twice per attempt: a third of pathlib's time
+            return int(file.read().split()[1]) * 1e-9
     except (OSError, IndexError, ValueError):
         return 0.0
 
@@ -37,7 +38,7 @@ def memory_of_machine() -> int:
 
 
 class Activity:
-    """Told by the making and the finishing thread, asked by others."""
+    """Told by the making and the finishing threads, asked by others."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -30,7 +30,7 @@ LOG = logging.getLogger(__name__)
 TICK_SECONDS = 0.25
 MAX_LONE_DEATHS = 2  # a case is guilty when it dies alone twice
 MAX_STILLBORN = 3  # actors in a row that die before they take any work: the environment is broken, not a case
-IN_HAND = 3  # cases an actor can have begun and not decided: one rendered, one waiting for the writer, one written
+IN_HAND = 3  # cases an actor can have begun and not decided: one rendered, two being checked or written
 MEMORY_SHARE = 0.85  # of a machine's memory for the actors on it together; the rest is the system's and Ray's
 ASK_AHEAD = 2  # actors asked for beyond the cluster's room: what an autoscaler needs to see to add a node
 

@@ -119,9 +119,9 @@ class CaseLedger:
             case.case_id, case.key, attempt=attempt.number, attempt_id=attempt_id, stored=stored, row=row
         )
 
-    def seal(self, unit_id: str, cases: Iterable[Case]) -> None:
-        """Put the unit's commits into the catalog."""
-        catalog.seal(self._storage, unit_id, [(case.case_id, case.key) for case in cases])
+    def seal(self, unit_id: str, records: Iterable[commits.CommitRecord]) -> None:
+        """Put the unit's commits into the catalog. records: those that stand in the dataset."""
+        catalog.seal_records(self._storage, unit_id, records)
 
     def decided(self, case: Case) -> Literal["accepted", "rejected"] | None:
         """``accepted`` or ``rejected`` if the case is committed, else None."""

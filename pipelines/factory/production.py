@@ -10,7 +10,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -21,6 +21,8 @@ from ctmr_core.engines.bodies import label_map_of
 from ctmr_core.errors import IntegrityError, StoreError
 from ctmr_core.quality.base import Candidate, Verdict
 from ctmr_core.quality.judge import judge
+from ctmr_core.store.commits import CommitRecord
+from ctmr_core.store.volumes import load_writers
 from pipelines.factory.activity import Activity, Turns, seconds_without_a_core
 from pipelines.factory.faults import strike
 from pipelines.factory.ledger import Attempt, CaseLedger, Committed, Written
@@ -32,6 +34,7 @@ T = TypeVar("T")
 LOG = logging.getLogger(__name__)
 WRITE_TRIES = 4
 FIRST_PAUSE_SECONDS = 0.5
+FINISHERS = 2  # threads; a third volume in memory, and time to wait for the disk
 #: The storage itself is in trouble, so the next case would meet the same: stop and let the person act.
 HALTING_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE})
 
@@ -42,7 +45,7 @@ class StorageHaltError(StoreError):
 
 @dataclass
 class Trial:
-    """A case on its way: the attempt at hand and what the earlier ones came to."""
+    """A case on its way: the attempt at hand and what the earlier ones came to. record: what was committed in the end."""
 
     case: Case
     attempt: int = 0
@@ -52,6 +55,7 @@ class Trial:
     cpu_wait: float = 0.0
     errors: list[str] = field(default_factory=list)
     last_traceback: str = ""
+    record: CommitRecord | None = None
 
     @property
     def is_last(self) -> bool:
@@ -80,20 +84,26 @@ class Trial:
 
 @dataclass
 class _UnitRun:
-    """A unit in the making: cases that wait, the one the writer has, and what came of the others."""
+    """A unit in the making: cases that wait, those being finished (oldest first), and what came of the others."""
 
     waiting: deque[Trial]
     decide: Callable[[Case, CaseOutcome], None]
-    pending: tuple[Trial, Future[CaseOutcome | None]] | None = None
+    finishing: deque[tuple[Trial, Future[CaseOutcome | None]]] = field(default_factory=deque)
     outcomes: list[CaseOutcome] = field(default_factory=list)
+    records: list[CommitRecord] = field(default_factory=list)
     abandoned: list[Case] = field(default_factory=list)
 
-    def settle(self) -> None:
-        """Wait for the writer, and take what it says."""
-        if self.pending is not None:
-            trial, future = self.pending
-            self.pending = None
+    def settle(self, at_most: int = 0) -> None:
+        """Take what came of the cases being finished; wait until ``at_most`` of them are left."""
+        while self.finishing and (len(self.finishing) > at_most or self.finishing[0][1].done()):
+            trial, future = self.finishing.popleft()
             self.take(trial, future.result())
+
+    def settle_after_halt(self) -> None:
+        """Take what still got committed when the storage gave up."""
+        while self.finishing:
+            with contextlib.suppress(StorageHaltError):
+                self.settle()
 
     def take(self, trial: Trial, outcome: CaseOutcome | None) -> None:
         """An outcome ends the case; None puts its next attempt in front."""
@@ -101,13 +111,16 @@ class _UnitRun:
             self.waiting.appendleft(trial)
         else:
             self.outcomes.append(outcome)
+            if trial.record is not None:
+                self.records.append(trial.record)
             self.decide(trial.case, outcome)
 
 
 class Workshop:
-    """Makes units of cases: checks and writes of one case overlap the rendering of the next, across units too.
+    """Makes units of cases: checks and writes of cases overlap the rendering of the next, across units too.
 
-    Threads may call :meth:`make_unit` with one unit each; one of them renders at a time, one thread of the workshop writes.
+    Threads may call :meth:`make_unit` with one unit each; one of them renders at a time. Two threads of the workshop finish
+    cases: one checks and encodes while the other waits for the disk. So a workshop holds three volumes at most.
     Raises ``CtmrError`` or ``OSError`` where the dataset or the template library can't be reached.
     """
 
@@ -119,10 +132,12 @@ class Workshop:
         self._library = open_library(settings)
         self._ledger = CaseLedger(open_dataset(settings))
         self._turns = Turns()
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="finish")
-        self._written: Future[CaseOutcome | None] | None = None
+        self._finishers = ThreadPoolExecutor(FINISHERS, thread_name_prefix="finish")
+        self._finishing: set[Future[CaseOutcome | None]] = set()
+        self._judging = threading.Lock()  # checks may keep state, and need not bear two threads
         for name in settings.engines:
             self._engine(name)
+        load_writers()
 
     def make_unit(self, unit: WorkUnit, stopping: threading.Event, turn: int | None = None) -> UnitReport:
         """Make the cases of ``unit`` in order; after ``stopping`` no further case is begun.
@@ -139,32 +154,34 @@ class Workshop:
                     while run.waiting:
                         self._turns.let_earlier_pass(turn)
                         self._step(run, stopping)
-                run.settle()  # the next unit renders meanwhile; a case that failed its checks waits again
+                run.settle()  # the next unit renders meanwhile; cases that failed their checks wait again
             start = time.perf_counter()
-            if run.outcomes:
-                self._with_patience(lambda: self._ledger.seal(unit.id, unit.cases))
+            if run.records:
+                self._with_patience(lambda: self._ledger.seal(unit.id, run.records))
             seal_seconds = time.perf_counter() - start
         except StorageHaltError as error:
             halt = str(error)
+            run.settle_after_halt()
         finally:
             self._activity.end_unit(unit.id)
         return UnitReport(unit.id, tuple(run.outcomes), tuple(run.abandoned), halt, seal_seconds)
 
     def _step(self, run: _UnitRun, stopping: threading.Event) -> None:
-        """Render one attempt while the one before it is finished by the writer thread."""
+        """Render one attempt while those before it are finished by other threads."""
         trial = run.waiting.popleft()
         if stopping.is_set() and trial.attempt == 0:
             run.abandoned.append(trial.case)
             return
         made = self._render(trial)
-        run.settle()
+        run.settle(at_most=FINISHERS - 1)
         if made is None:
             run.take(trial, self._after_error(trial))
             return
-        if self._written is not None:
-            wait([self._written])  # the last case of another unit: never more than one volume waits for the writer
-        self._written = self._writer.submit(self._finish, trial, made)
-        run.pending = (trial, self._written)
+        if len(self._finishing) == FINISHERS:  # some may be of another unit
+            self._finishing = set(wait(self._finishing, return_when=FIRST_COMPLETED).not_done)
+        future = self._finishers.submit(self._finish, trial, made)
+        self._finishing.add(future)
+        run.finishing.append((trial, future))
 
     def _decide(self, unit_id: str, case: Case, outcome: CaseOutcome) -> None:
         self._activity.leave(case.case_id)
@@ -172,8 +189,8 @@ class Workshop:
         self._watcher.outcome(case, outcome)
 
     def close(self) -> None:
-        """Release engines and end the writer thread."""
-        self._writer.shutdown()
+        """Release engines and end the finishing threads."""
+        self._finishers.shutdown()
         for engine in self._engines.values():
             engine.close()
         self._engines.clear()
@@ -242,6 +259,7 @@ class Workshop:
             return committed
 
         committed = self._with_patience(write)
+        trial.record = committed.record
         for stage, seconds in (("write", committed.write_seconds), ("commit", committed.commit_seconds)):
             trial.took(stage, seconds)
             self._watcher.stage(case, trial.attempt, stage, seconds)

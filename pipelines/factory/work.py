@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ctmr_core.cases.case import Case
 
 OutcomeStatus = Literal["accepted", "rejected", "failed"]
-#: Stages of an attempt in their order; the first two in an actor's making thread, the others in its finishing thread.
+#: Stages of an attempt in their order; the first two in an actor's making thread, the others in its two finishing threads.
 MAKING_STAGES = ("body", "render")
 FINISHING_STAGES = ("check", "write", "commit")
 
@@ -67,9 +67,9 @@ class CaseOutcome:
 
     @property
     def pace(self) -> float:
-        """Seconds the case kept the slower of the actor's two threads busy: what it adds to the length of a unit."""
+        """Seconds the case kept the busiest of the actor's threads busy: what it adds to the length of a unit."""
         making, finishing = (sum(self.stages.get(stage, 0.0) for stage in part) for part in (MAKING_STAGES, FINISHING_STAGES))
-        return max(making, finishing)
+        return max(making, self.stages.get("check", 0.0), finishing / 2)  # two threads finish, one of them checks
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def test_mistakes_are_explained(dataset: Dataset, tmp_path: Path) -> None:
 
 
 def test_a_damaged_case_is_the_exit_code(dataset: Dataset, tmp_path: Path) -> None:
-    for shard in (Path(dataset.uri) / dataset["case-0001"].path / "ct/0/c/0/0").iterdir():
+    for shard in (Path(dataset.uri) / dataset["case-0001"].path / "ct/0").glob("c.*"):
         shard.unlink()
     shown = run("export", dataset.uri, "-f", "nifti", "-o", tmp_path / "out", code=1)
     assert "case-0001" in shown

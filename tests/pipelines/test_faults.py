@@ -96,7 +96,7 @@ def test_a_hanging_case_is_ended_and_quarantined(
 ) -> None:
     drilled_cluster({"case-1": {"*": fault}})
     manifest = write_manifest([named_case(name) for name in NAMES[:3]])
-    summary = run_generate_dataset(options(manifest, tmp_path / "out", unit_size=1, case_timeout=10.0))
+    summary = run_generate_dataset(options(manifest, tmp_path / "out", unit_size=1, case_timeout=5.0))
     assert (summary.accepted, summary.quarantined) == (2, 1)
     assert "no result" in summary.problems[0]["reason"]
 

@@ -56,7 +56,7 @@ def test_killed_at_a_point_and_run_again(point: str, manifest: Path, calm: Evide
 
 
 @pytest.mark.parametrize(
-    "name", ["volumes/*/c/*", "volumes/*/zarr.json", "commits/*", "catalog/part-*", "catalog/merged-*", "manifest.parquet"]
+    "name", ["volumes/*/c.*", "volumes/*/zarr.json", "commits/*", "catalog/part-*", "catalog/merged-*", "manifest.parquet"]
 )
 def test_killed_with_half_of_a_file_written(name: str, manifest: Path, calm: Evidence, tmp_path: Path) -> None:
     assert child.run(manifest, tmp_path / "out", {"@file.half": {**KILL, "object": name}}) == -signal.SIGKILL

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ctmr_core.store import Dataset
 from tests.s3_servers import S3Proxy, S3Server, fresh_uri
 from tests.soak import child
 from tests.soak.cases import write_manifest
@@ -45,9 +46,9 @@ def test_an_object_store_holds_what_a_folder_holds(server: S3Server, manifest: P
 
 def test_lost_answers_and_refusals_change_nothing(server: S3Server, manifest: Path, calm: Evidence) -> None:
     uri = fresh_uri()
-    storm = StorageStorm(seed=1, lost=0.15, refused=0.15)
+    storm = StorageStorm(seed=1, lost=0.15, refused=0.15, cut=0.0)
     with S3Proxy(server.endpoint) as proxy:
-        proxy.lose = storm
+        storm.attach(proxy)
         assert child.run(manifest, uri, **through(proxy, server)) == 0, child.error_of(manifest)
     assert storm.struck["lost"] >= 3
     assert storm.struck["refused"] >= 3
@@ -71,11 +72,50 @@ def test_the_answer_to_a_commit_that_is_lost_commits_once(server: S3Server, mani
     assert difference(calm, evidence(uri)) == []
 
 
+def test_bodies_that_break_off_on_the_way_change_nothing(server: S3Server, manifest: Path, calm: Evidence) -> None:
+    uri = fresh_uri()
+    cut: list[tuple[str, str]] = []
+
+    def break_off(method: str, path: str) -> bool:
+        key = (method, path.partition("?")[0])
+        first = method in {"GET", "PUT"} and key not in cut
+        cut.extend([key] if first else [])
+        return first
+
+    with S3Proxy(server.endpoint) as proxy:
+        proxy.cut = break_off
+        assert child.run(manifest, uri, **through(proxy, server)) == 0, child.error_of(manifest)
+        methods = [method for method, _ in cut]
+        assert methods.count("PUT") > 3 * 10
+        assert "GET" in methods
+    assert difference(calm, evidence(uri)) == []
+
+
+def test_a_read_that_breaks_off_is_repeated(server: S3Server, manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = fresh_uri()
+    assert child.run(manifest, uri, **server.environment()) == 0
+    cut: set[str] = set()
+
+    def break_off(method: str, path: str) -> bool:
+        first = method == "GET" and path not in cut
+        cut.add(path)
+        return first
+
+    with S3Proxy(server.endpoint) as proxy:
+        proxy.cut = break_off
+        S3Server(server.name, proxy.endpoint).enter(monkeypatch)
+        dataset = Dataset.open(uri)
+        voxels = [dataset[case_id].images["ct"][...] for case_id in dataset]
+    assert any("ct/0/c" in path for path in cut)
+    whole = Dataset.open(manifest.with_name("calm"))
+    assert [v.tobytes() for v in voxels] == [whole[case_id].images["ct"][...].tobytes() for case_id in whole]
+
+
 @pytest.mark.parametrize("point", ["commit.made", "volume.made"])
 def test_killed_in_a_storm_and_run_again(point: str, server: S3Server, manifest: Path, calm: Evidence) -> None:
     uri = fresh_uri()
     with S3Proxy(server.endpoint) as proxy:
-        proxy.lose = StorageStorm(seed=2)
+        StorageStorm(seed=2).attach(proxy)
         environment = through(proxy, server)
         drill = {f"@{point}": {"fault": "kill", "nth": 2, "once": True}}
         assert child.run(manifest, uri, drill, **environment) == -signal.SIGKILL
@@ -95,7 +135,7 @@ def test_many_storms(
     assert child.run(manifest, tmp_path / "calm") == 0
     uri = fresh_uri()
     with S3Proxy(server.endpoint) as proxy:
-        proxy.lose = StorageStorm(seed=seed, lost=0.2, refused=0.2, slow=0.2)
+        StorageStorm(seed=seed, lost=0.2, refused=0.2, slow=0.2, cut=0.2).attach(proxy)
         assert child.run(manifest, uri, **through(proxy, server)) == 0
     assert difference(evidence(tmp_path / "calm"), evidence(uri)) == []
 

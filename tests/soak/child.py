@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-_PRELOADED = ["tests.soak.line", "ctmr_core.engines.blocks", "tensorstore"]
+_PRELOADED = ["tests.soak.line", "ctmr_core.engines.blocks", "tensorstore", "zarr.codecs", "nibabel"]
 FAILED = 3  # exit code of a line that raised; ``error_of`` tells what
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import Counter
@@ -9,19 +10,23 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tests.s3_servers import S3Proxy
+
 
 @dataclass
 class StorageStorm:
-    """Decides for every request of an ``S3Proxy`` (its ``lose``) what its client gets to know.
+    """Decides for every request of an ``S3Proxy`` (its ``lose`` and ``cut``) what becomes of it.
 
     lost, refused: share of requests whose answer is dropped, or is 503 although the deed was done. slow: share that takes
-    ``pause`` seconds longer. Every third request of a kind in a row is let through, so that bounded retries get there.
+    ``pause`` seconds longer. cut: share whose body breaks off in the middle, on the way up or down. Every third request of a
+    kind in a row is let through, so that bounded retries get there.
     """
 
     seed: int
     lost: float = 0.1
     refused: float = 0.1
     slow: float = 0.1
+    cut: float = 0.1
     pause: float = 0.3
     struck: Counter[str] = field(default_factory=Counter)
 
@@ -30,20 +35,32 @@ class StorageStorm:
         self._lock = threading.Lock()
         self._in_a_row: Counter[tuple[str, str]] = Counter()
 
-    def __call__(self, method: str, path: str) -> bool | int:
-        with self._lock:
-            draw = float(self._random.random())
-            calm = self._in_a_row[method, path] >= 2
-            fault = "" if calm else self._fault(draw)
-            self._in_a_row[method, path] = self._in_a_row[method, path] + 1 if fault in {"lost", "refused"} else 0
-            self.struck[fault or "calm"] += 1
+    def attach(self, proxy: S3Proxy) -> None:
+        """Let the weather begin."""
+        proxy.lose, proxy.cut = self._lose, self._cut
+
+    def _lose(self, method: str, path: str) -> bool | int:
+        fault = self._drawn(method, path, {"lost": self.lost, "refused": self.refused, "slow": self.slow})
         if fault == "slow":
             time.sleep(self.pause)
         return {"lost": True, "refused": 503}.get(fault, False)
 
-    def _fault(self, draw: float) -> str:
-        for name, share in (("lost", self.lost), ("refused", self.refused), ("slow", self.slow)):
-            if draw < share:
-                return name
-            draw -= share
-        return ""
+    def _cut(self, method: str, path: str) -> bool:
+        return method in {"GET", "PUT"} and self._drawn(method, path, {"cut": self.cut}) == "cut"
+
+    def _drawn(self, method: str, path: str, shares: dict[str, float]) -> str:
+        """The fault that strikes this request; "" for none."""
+        with self._lock:
+            draw = float(self._random.random())
+            fault = next((name for name, until in _sums(shares) if draw < until), "")
+            if self._in_a_row[method, path] >= 2:
+                fault = ""
+                self._in_a_row[method, path] = 0
+            elif fault in {"lost", "refused", "cut"}:
+                self._in_a_row[method, path] += 1
+            self.struck[fault or "calm"] += 1
+            return fault
+
+
+def _sums(shares: dict[str, float]) -> list[tuple[str, float]]:
+    return list(zip(shares, itertools.accumulate(shares.values()), strict=True))

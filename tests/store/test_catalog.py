@@ -13,7 +13,8 @@ from ctmr_core.cases.case import Case
 from ctmr_core.errors import IntegrityError, StoreError
 from ctmr_core.quality.base import CheckResult, Verdict
 from ctmr_core.store import CommitRecord, build_row, commit, compact, new_attempt_id, open_storage, seal, seal_missing
-from ctmr_core.store.catalog import SCHEMA, catalog_state, parquet_bytes, read_parts, rows_table
+from ctmr_core.store.catalog import SCHEMA, catalog_state, parquet_bytes, read_parts, rows_table, seal_records
+from ctmr_core.store.commits import read_commit
 from ctmr_core.store.storage import Storage
 from tests.store.store_maker import make_case, make_label_map, reject_case
 
@@ -71,6 +72,7 @@ def test_equal_commits_give_equal_parts_in_any_order(tmp_path: Path) -> None:
         refs = _commit_rejected(storage, [make_case(i) for i in range(9)])
         name = seal(storage, "u7", reversed(refs) if reverse else refs)
         assert name == seal(storage, "u7", refs)
+        assert name == seal_records(storage, "u7", [found for ref in refs if (found := read_commit(storage, *ref))])
         assert len(list((tmp_path / folder / "catalog").iterdir())) == 1
         parts.append((name, storage.read(str(name))))
     assert parts[0] == parts[1]

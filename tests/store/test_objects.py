@@ -259,8 +259,8 @@ def test_lost_and_damaged_objects_show(s3_uri: str) -> None:
     dataset = make_dataset(s3_uri, [make_case(n) for n in range(3)])
     storage = dataset.storage
     lost, flipped = dataset["case-0000"].path, dataset["case-0001"].path
-    storage.delete(f"{lost}/ct/0/c/0/0/0")
-    name = f"{flipped}/labels/maisi/0/c/0/0/0"
+    storage.delete(f"{lost}/ct/0/c.0.0.0")
+    name = f"{flipped}/labels/maisi/0/c.0.0.0"
     data = bytearray(storage.read(name))
     data[len(data) // 3] ^= 4
     storage.write(name, bytes(data))
@@ -269,7 +269,7 @@ def test_lost_and_damaged_objects_show(s3_uri: str) -> None:
     with pytest.raises(IntegrityError, match="missing or damaged"):
         dataset["case-0001"].labels[...]
     found = {(problem.case_id, problem.object) for problem in verify(dataset).problems}
-    assert found >= {("case-0000", "ct/0/c/0/0/0"), ("case-0001", "labels/maisi/0/c/0/0/0")}
+    assert found >= {("case-0000", "ct/0/c.0.0.0"), ("case-0001", "labels/maisi/0/c.0.0.0")}
     assert not any(case_id == "case-0002" for case_id, _ in found)
 
 

@@ -217,6 +217,7 @@ def test_a_full_disk_says_so_and_leaves_no_scratch(tmp_path: Path, monkeypatch: 
 
 def test_everything_is_synced_before_it_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = open_storage(tmp_path)
+    storage.create("first.json", b"1")  # makes the folder of temporary files
     events: list[str] = []
     for name in ("fsync", "link", "rename", "replace"):
         real = getattr(os, name)

@@ -41,7 +41,7 @@ def test_a_sound_dataset_has_no_problems_and_one_digest(sound: Path, tmp_path: P
     assert verify(Dataset.open(tmp_path / "other")).digest != report.digest
 
 
-@pytest.mark.parametrize("name", ["ct/0/c/0/0/0", "mri_t1/0/c/0/0/0", "labels/maisi/0/c/0/0/0", "ct/nifti/c/0", "zarr.json"])
+@pytest.mark.parametrize("name", ["ct/0/c.0.0.0", "mri_t1/0/c.0.0.0", "labels/maisi/0/c.0.0.0", "ct/nifti/c.0", "zarr.json"])
 def test_one_changed_byte_names_case_and_object(copy: Path, name: str) -> None:
     file = _volume(copy, 1) / name
     data = bytearray(file.read_bytes())
@@ -53,14 +53,14 @@ def test_one_changed_byte_names_case_and_object(copy: Path, name: str) -> None:
 
 
 def test_missing_and_cut_objects_are_seen_even_at_a_glance(copy: Path) -> None:
-    (_volume(copy, 0) / "ct/0/c/0/0/0").unlink()
-    shard = _volume(copy, 2) / "labels/maisi/0/c/0/0/0"
+    (_volume(copy, 0) / "ct/0/c.0.0.0").unlink()
+    shard = _volume(copy, 2) / "labels/maisi/0/c.0.0.0"
     shard.write_bytes(shard.read_bytes()[:-1])
     for deep in (False, True):
         found = [(p.case_id, p.object, p.what.split(" ")[-1]) for p in verify(Dataset.open(copy), deep=deep).problems if p.object]
         assert found == [
-            ("case-0000", "ct/0/c/0/0/0", "missing"),
-            ("case-0002", "labels/maisi/0/c/0/0/0", "committed"),
+            ("case-0000", "ct/0/c.0.0.0", "missing"),
+            ("case-0002", "labels/maisi/0/c.0.0.0", "committed"),
         ]
 
 

@@ -165,8 +165,24 @@ def test_one_shard_up_to_256_and_several_above(tmp_path: Path) -> None:
     for n, shards in ((200, 1), (300, 2)):
         label_map = make_label_map((n, 8, 8))
         stored = write_volume(storage, f"v{n}", images={}, label_map=label_map, attributes={})
-        assert sum("/c/" in entry.name for entry in stored.objects) == shards
+        assert sum("/c." in entry.name for entry in stored.objects) == shards
         assert np.array_equal(np.asarray(Volume(storage, "v", f"v{n}").labels), label_map.voxels)
+
+
+@pytest.mark.parametrize("separator", ["/", "."])
+def test_volumes_of_the_first_releases_are_read_as_those_of_today(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, separator: str
+) -> None:
+    monkeypatch.setattr("ctmr_core.store.volumes.SEPARATOR", separator)
+    storage, images, label_map, stored = _store(tmp_path)
+    shards = {f"ct/0/c{separator}0{separator}0{separator}0", f"ct/nifti/c{separator}0"}
+    assert shards <= {entry.name for entry in stored.objects}
+    monkeypatch.undo()
+    volume = Volume(storage, "v", stored.path)
+    assert np.array_equal(np.asarray(volume.images["ct"]), images["ct"])
+    assert np.array_equal(volume.labels[3:7, ::-1, 2], label_map.voxels[3:7, ::-1, 2])
+    group = zarr.open_group(str(storage.local_path(stored.path)), mode="r")
+    assert np.array_equal(group["mri_t1/0"][...], images["mri_t1"].T)
 
 
 def test_the_same_voxels_are_the_same_bytes_for_any_number_of_threads(tmp_path: Path) -> None:
@@ -194,7 +210,7 @@ def test_empty_chunks_are_written_and_the_root_document_comes_last(tmp_path: Pat
     assert (np.asarray(volume.images["ct"]) == -1024).all()
     names = [entry.name for entry in stored.objects]
     assert names[-1] == "zarr.json"
-    assert max(i for i, name in enumerate(names) if "/c/" in name) < min(
+    assert max(i for i, name in enumerate(names) if "/c." in name) < min(
         i for i, n in enumerate(names) if n.endswith("zarr.json")
     )
 
@@ -203,7 +219,7 @@ def test_a_flipped_bit_raises_in_both_readers(tmp_path: Path) -> None:
     storage, _, _, stored = _store(tmp_path)
     rng = np.random.default_rng(5)
     for array in ("ct/0", "labels/maisi/0"):
-        shard = storage.local_path(stored.path) / array / "c" / "0" / "0" / "0"
+        shard = storage.local_path(stored.path) / array / "c.0.0.0"
         whole = shard.read_bytes()
         for position in rng.integers(0, len(whole), 12):
             damaged = bytearray(whole)
@@ -219,7 +235,7 @@ def test_a_flipped_bit_raises_in_both_readers(tmp_path: Path) -> None:
 
 def test_a_missing_shard_raises_and_does_not_read_as_air(tmp_path: Path) -> None:
     storage, _, _, stored = _store(tmp_path)
-    (storage.local_path(stored.path) / "ct" / "0" / "c" / "0" / "0" / "0").unlink()
+    (storage.local_path(stored.path) / "ct" / "0" / "c.0.0.0").unlink()
     with pytest.raises(IntegrityError, match=r"v\.a\.ome\.zarr/ct/0"):
         Volume(storage, "v", stored.path).images["ct"][:4, :4, :4]
 
