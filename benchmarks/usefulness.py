@@ -1,0 +1,206 @@
+"""Networks trained on generated volumes only, scored on real scans (docs/usefulness.md): one command each.
+
+    python benchmarks/usefulness.py brain --data DIR --out runs/proof-brain
+    python benchmarks/usefulness.py torso --data DIR --out runs/proof-torso --runs main bodies-4 bodies-16
+
+DIR holds ``t1_brain`` and ``brain_label_maps``, or ``ct_abdomen``. Plans and generates the datasets of ``manifests/usefulness``,
+keeps nested snapshots of 4, 16 and all bodies, trains one network after the other, each on one thread, and scores it on the real
+scan on the scan's own grid, with baselines that learn nothing beside. No real image is trained on, and the last weights are
+scored, not those that happen to be best on the scan. Writes ``results.json``, ``results.md`` and ``figure.png`` into ``--out``;
+what is there is not made again, so the same command goes on where it was stopped. ``--quick``: two bodies and a few updates, to
+see that everything runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pandas as pd
+import torch
+from ruamel.yaml import YAML
+from usefulness_baselines import baselines
+from usefulness_results import draw, tables
+
+from ctmr_core.learning.segmentation.config import SegmentationConfig
+from ctmr_core.learning.segmentation.trainer import SUMMARY, TrainingSummary, train
+from ctmr_core.learning.training.config_file import parse_config
+from ctmr_core.store import Dataset
+from ctmr_core.store.snapshots import create_snapshot, list_snapshots
+
+MANIFESTS = Path(__file__).parent.parent / "manifests" / "usefulness"
+CTMR = (sys.executable, "-c", "from pipelines.cli.main import main; main()")
+NESTED = (4, 16)
+ALL = "all"
+T1, T2, FLAIR = (f"mri_{name}_skull_stripped" for name in ("t1", "t2", "flair"))
+
+
+def source(dataset: str, bodies: str = ALL, **more: Any) -> dict[str, Any]:
+    return {"dataset": dataset, "snapshot": bodies, "foreground": 0.7, **more}
+
+
+def rendered(recipe: str, **more: Any) -> dict[str, Any]:
+    return {"recipe": recipe, "foreground": 0.7, "patches_per_case": 8, **more}
+
+
+#: Proof -> run -> what it trains on. ``main`` is the long one; the others are short and all alike but for one thing.
+RUNS: dict[str, dict[str, list[dict[str, Any]]]] = {
+    "brain": {
+        "main": [source("head_templates")],
+        "bodies-4": [source("head_templates", "bodies-4")],
+        "bodies-16": [source("head_templates", "bodies-16")],
+        "bodies-all": [source("head_templates")],
+        "parametric-16": [source("head_parametric", "bodies-16")],
+        "any-contrast": [source("head_templates", sequences=[name]) for name in (T1, T2, FLAIR)],
+        "no-t1": [source("head_templates", sequences=[name]) for name in (T2, FLAIR)],
+        "online": [rendered("head_templates")],
+    },
+    "torso": {
+        "main": [source("torso")],
+        "bodies-4": [source("torso", "bodies-4")],
+        "bodies-16": [source("torso", "bodies-16")],
+        "bodies-all": [source("torso")],
+        "one-scanner-16": [source("torso_one_scanner", "bodies-16")],
+        "with-contrast": [source("torso"), source("torso", sequences=["ct_contrast"])],
+        "only-contrast": [source("torso", sequences=["ct_contrast"])],
+        "online": [rendered("torso")],
+    },
+}
+#: Datasets of a proof and how many cases of each recipe are made (None: all).
+DATASETS: dict[str, dict[str, int | None]] = {
+    "brain": {"head_templates": None, "head_parametric": 18},
+    "torso": {"torso": None, "torso_one_scanner": 18},
+}
+
+
+def ctmr(*words: object, env: Mapping[str, str] | None = None) -> None:
+    subprocess.run([*CTMR, *map(str, words)], check=True, env={**os.environ, **(env or {})})
+
+
+class Proof:
+    """One proof in one folder."""
+
+    def __init__(self, name: str, data: Path, out: Path, *, quick: bool) -> None:
+        self.name, self.data, self.out, self.quick = name, data.resolve(), out.resolve(), quick
+        self.library = self.out / "templates"
+        self.results_path = self.out / "results.json"
+        self.results: dict[str, Any] = json.loads(self.results_path.read_text()) if self.results_path.exists() else {}
+        self.out.mkdir(parents=True, exist_ok=True)
+
+    def generate(self, wanted: set[str]) -> None:
+        """The datasets named ``wanted``, with their snapshots."""
+        if self.name == "brain":
+            self._import_templates()
+        for name, limit in DATASETS[self.name].items():
+            if name in wanted and not self._has_snapshot(name):
+                manifest, recipe = self.out / f"{name}.parquet", MANIFESTS / f"{name}.yaml"
+                library = ["--library", self.library] if self.name == "brain" else []
+                ctmr("plan", recipe, *library, "--out", manifest)
+                few = 2 if self.quick else limit
+                ctmr("generate", manifest, *library, "--out", self.out / name, *(["--limit", few] if few else []))
+                self._snapshots(name)
+
+    def _import_templates(self) -> None:
+        if not (self.library / "index.parquet").exists():
+            maps = sorted((self.data / "brain_label_maps").glob("*.nii.gz"))[: 2 if self.quick else None]
+            said = ("--source", "SynthSeg training label maps", "--licence", "Apache-2.0")
+            ctmr("templates", "import", *maps, "--mapping", "freesurfer", *said, env={"CTMR_TEMPLATES": str(self.library)})
+
+    def _has_snapshot(self, name: str) -> bool:
+        folder = self.out / name
+        return folder.exists() and ALL in {snapshot.name for snapshot in list_snapshots(Dataset.open(folder).storage)}
+
+    def _snapshots(self, name: str) -> None:
+        """``bodies-4`` in ``bodies-16`` in ``all``, in the order of the case ids."""
+        dataset = Dataset.open(self.out / name)
+        cases = sorted(dataset.to_pandas(columns=["case_id"]).case_id)
+        for count in NESTED:
+            create_snapshot(dataset, f"bodies-{count}", cases=cases[:count])
+        create_snapshot(dataset, ALL)
+
+    def config(self, run: str, steps: int) -> SegmentationConfig:
+        document = YAML(typ="safe").load((MANIFESTS / f"{self.name}_training.yaml").read_text())
+        document["sources"] = [self._located(one) for one in RUNS[self.name][run]]
+        for scan in document["validation"][0]["scans"]:
+            scan.update({key: str(self.data / path) for key, path in scan.items()})
+        document["training"]["steps"] = steps
+        if self.quick:
+            document["training"]["schedule"]["warmup"] = 2
+            document["inference"]["overlap"] = 0.0
+        return parse_config(document, SegmentationConfig, run)
+
+    def _located(self, one: dict[str, Any]) -> dict[str, Any]:
+        if "dataset" in one:
+            return {**one, "dataset": str(self.out / one["dataset"])}
+        library = {"library": str(self.library)} if self.name == "brain" else {}
+        return {**one, "recipe": str(MANIFESTS / f"{one['recipe']}.yaml"), **library}
+
+    def train(self, run: str, steps: int) -> None:
+        folder = self.out / "runs" / run
+        if not (folder / SUMMARY).exists() or run not in self.results.get("runs", {}):
+            print(f"{run}: {steps} updates", flush=True)
+            clock, processor = time.perf_counter(), time.process_time()
+            summary = train(self.config(run, steps), folder)
+            spent = {"minutes": (time.perf_counter() - clock) / 60, "cpu_minutes": (time.process_time() - processor) / 60}
+            self._keep("runs", run, {**spent, **self._scores(summary, folder)})
+        print(f"{run}: mean Dice {self.results['runs'][run]['mean']:.3f}", flush=True)
+
+    def _scores(self, summary: TrainingSummary, folder: Path) -> dict[str, Any]:
+        frame = pd.read_parquet(sorted((folder / "validation").glob("step-*.parquet"))[-1])
+        frame = frame[(frame.dataset == "real") & (frame.truth_ml > 0)]
+        classes = {row.label: {"dice": row.dice, "hd95": row.hd95, "ml": row.truth_ml} for row in frame.itertuples()}
+        cases = [one.get("cases") for one in summary.sources]
+        return {"steps": summary.steps, "cases": cases, "mean": float(frame.dice.mean()), "classes": classes}
+
+    def baselines(self) -> None:
+        if "baselines" not in self.results:
+            maps = self.out / next(iter(DATASETS[self.name]))
+            for name, scores in baselines(self.name, self.config("main", 1), maps).items():
+                self._keep("baselines", name, scores)
+
+    def _keep(self, part: str, name: str, value: dict[str, Any]) -> None:
+        self.results.setdefault(part, {})[name] = value
+        self.results_path.write_text(json.dumps(self.results, indent=1) + "\n")
+
+    def report(self) -> str:
+        text = tables(self.results)
+        (self.out / "results.md").write_text(text)
+        draw(self.results, self.out / "figure.png", self.name)
+        return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("proof", choices=RUNS)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--runs", nargs="+", help="default: all; the first is the long one")
+    parser.add_argument("--steps", type=int, default=1500, help="updates of the run `main`")
+    parser.add_argument("--short-steps", type=int, default=500, help="updates of every other run")
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    runs = options.runs or (["main"] if options.quick else list(RUNS[options.proof]))
+    if unknown := set(runs) - set(RUNS[options.proof]):
+        parser.error(f"no such run: {', '.join(sorted(unknown))}; there are {', '.join(RUNS[options.proof])}")
+    proof = Proof(options.proof, options.data, options.out, quick=options.quick)
+    first = next(iter(DATASETS[options.proof]))  # the baselines are made from it
+    proof.generate({first, *(one["dataset"] for run in runs for one in RUNS[options.proof][run] if "dataset" in one)})
+    long, short = (8, 4) if options.quick else (options.steps, options.short_steps)
+    for run in runs:
+        proof.train(run, long if run == "main" else short)
+    proof.baselines()
+    print(proof.report())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Tables and figure of ``usefulness.py``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from ctmr_core.report.figures import COLOUR, LINE_COLOUR, STYLE
+
+_GREY = "#b8b8b8"
+
+
+def tables(results: dict[str, Any]) -> str:
+    """Markdown: per class of the long run beside the baselines, then every run."""
+    runs, others = results.get("runs", {}), results.get("baselines", {})
+    parts = []
+    if "main" in runs:
+        parts.append(_per_class(runs["main"], others))
+    lines = ["| trained on | cases | updates | CPU minutes | mean Dice |", "|---|---|---|---|---|"]
+    for name, run in runs.items():
+        cases = "+".join("rendered" if count is None else str(count) for count in run["cases"])
+        lines.append(f"| {name} | {cases} | {run['steps']} | {run['cpu_minutes']:.1f} | {run['mean']:.3f} |")
+    lines += [f"| {name}, nothing learned | | | | {one['mean']:.3f} |" for name, one in others.items()]
+    return "\n\n".join([*parts, "\n".join(lines)]) + "\n"
+
+
+def _per_class(run: dict[str, Any], others: dict[str, Any]) -> str:
+    head = ["class", "ml", "Dice", "HD95 mm", *(f"{name}: Dice" for name in others)]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for name, score in run["classes"].items():
+        beside = [one["classes"].get(name, {}).get("dice", 0.0) for one in others.values()]
+        cells = [name, f"{score['ml']:.0f}", f"{score['dice']:.3f}", f"{score['hd95']:.1f}", *(f"{dice:.3f}" for dice in beside)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw(results: dict[str, Any], path: Path, title: str) -> None:
+    """Left: Dice per class of the long run, the atlas behind. Right: mean Dice of every run."""
+    runs, others = results.get("runs", {}), results.get("baselines", {})
+    if "main" not in runs:
+        return
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.6, 3.8), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
+        classes = runs["main"]["classes"]
+        place = np.arange(len(classes))
+        if "atlas" in others:
+            dice = [others["atlas"]["classes"].get(name, {}).get("dice", 0.0) for name in classes]
+            left.barh(place + 0.2, dice, 0.4, color=_GREY, label="label maps laid over the scan")
+        left.barh(place - 0.2, [one["dice"] for one in classes.values()], 0.4, color=COLOUR, label="network")
+        left.set_yticks(place, list(classes))
+        left.invert_yaxis()
+        left.set_xlim(0, 1)
+        left.set_xlabel("Dice on the real scan")
+        left.set_title(f"{title}: trained on generated volumes only, {runs['main']['steps']} updates", fontsize=9)
+        left.legend(loc="lower right", fontsize=7)
+        short = {name: run for name, run in runs.items() if name != "main"}
+        spots = np.arange(len(short))
+        right.barh(spots, [run["mean"] for run in short.values()], 0.6, color=COLOUR)
+        right.set_yticks(spots, list(short))
+        right.invert_yaxis()
+        right.axvline(runs["main"]["mean"], color=LINE_COLOUR, lw=1)
+        right.set_xlim(0, 1)
+        right.set_xlabel("mean Dice on the real scan (red: the long run)")
+        updates = sorted({run["steps"] for run in short.values()})
+        right.set_title(f"what it was trained on, {' or '.join(map(str, updates))} updates each", fontsize=9)
+        figure.savefig(path, dpi=120)
