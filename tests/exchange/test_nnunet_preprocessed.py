@@ -16,7 +16,7 @@ from ctmr_core.exchange import export, load_exporter
 from ctmr_core.exchange.nnunet_preprocessed.files import block_and_chunk
 from ctmr_core.exchange.nnunet_preprocessed.plans import topology
 from ctmr_core.exchange.nnunet_preprocessed.preprocessing import nonzero_region, resample_image, resample_labels
-from ctmr_core.store import Dataset, seal
+from ctmr_core.store import Dataset, create_snapshot, seal
 from tests.exchange.exchange_maker import (
     BODY,
     commit_case,
@@ -120,6 +120,19 @@ def test_the_same_again_and_only_what_is_missing(exported: Path, dataset: Datase
     (tmp_path / NAME / "nnUNetPlans_3d_fullres/case-0001_seg.b2nd").unlink()
     assert export(dataset, exporter, tmp_path).written == 1
     assert contents(tmp_path) == contents(exported)
+
+
+def test_a_snapshot_is_planned_from_its_own_cases(exported: Path, tmp_path: Path) -> None:
+    dataset = made(tmp_path / "set", GRIDS, ("ct", "mri_t1"))
+    create_snapshot(dataset, "night-1")
+    late = exchange_case(9, case_id="late", sequences=("ct", "mri_t1"), size=(64, 64, 64))
+    dataset.adopt(manifest_of([late]))
+    commit_case(dataset, late)
+    seal(dataset.storage, "late", [(late.case_id, late.key)])
+    assert "late" in Dataset.open(dataset.uri)
+    export(Dataset.open(dataset.uri, "night-1"), load_exporter("nnunet-preprocessed", SETTINGS), tmp_path / "out")
+    for name in ("nnUNetPlans.json", "dataset_fingerprint.json", "nnUNetPlans_3d_fullres/case-0001.b2nd"):
+        assert (tmp_path / "out" / NAME / name).read_bytes() == (exported / NAME / name).read_bytes()
 
 
 def test_plans_of_another_export_are_kept_and_what_they_can_not_be_is_refused(
