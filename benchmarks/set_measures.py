@@ -1,19 +1,23 @@
 """What the measures of a set cost: processor time and peak memory of each, at several numbers of volumes.
 
 ``python benchmarks/set_measures.py volumes [--cases 1000 10000]``  every measure over small volumes (32^3, CT and label map)
+``python benchmarks/set_measures.py volumes --measures command --cases 100 1000 10000``  ``ctmr quality set`` itself, all measures
 ``python benchmarks/set_measures.py rows [--cases 100000 1000000]``  profile and drift of the catalog alone
 
-Each measure runs in a process of its own; "over start" is its peak memory less that of a process that has only imported and
-opened the dataset.
+Volumes are written and committed as a run writes them. Each measure runs in a process of its own; "over start" is its peak memory
+less that of a process that has only imported and opened the dataset.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import multiprocessing
 import os
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -141,10 +145,11 @@ def measured(task: Callable[[str, str], None], folder: str, other: str) -> tuple
 
 
 def _child(task: Callable[[str, str], None], folder: str, other: str, answers: Any) -> None:
-    task_start, clock = time.process_time(), time.perf_counter()
+    clock = time.perf_counter()
     task(folder, other)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    answers.send((time.process_time() - task_start, time.perf_counter() - clock, peak))
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    cpu = sum(usage.ru_utime + usage.ru_stime for usage in used)
+    answers.send((cpu, time.perf_counter() - clock, max(usage.ru_maxrss for usage in used) / 1024))
 
 
 def nothing(folder: str, _: str) -> None:
@@ -181,6 +186,16 @@ def diversity(folder: str, _: str) -> None:
     _measure(folder, "diversity")
 
 
+def command(folder: str, other: str) -> None:
+    """The command as a person runs it, over all volumes."""
+    asked = ["quality", "set", folder, "--reference", other, "--sample", "0", "--workers", "1", "--json"]
+    program = [sys.executable, "-c", "from pipelines.cli.main import main; main()"]
+    done = subprocess.run([*program, *asked], stdout=subprocess.PIPE, check=False)
+    found = json.loads(done.stdout)  # its exit code tells of duplicates, not of errors
+    if found["measures"]["duplicates"]["cases"] != found["cases"]:
+        raise RuntimeError("not every volume was read")
+
+
 def drift(folder: str, other: str) -> None:
     from ctmr_core.assessment.drift import drift as compare
     from ctmr_core.store import Dataset
@@ -201,18 +216,18 @@ def run(make: Callable[[str, int], None], tasks: list[Callable[[str, str], None]
             for task in tasks:
                 cpu, clock, peak = measured(task, folder, other)
                 cpu -= start[0]
-                cells = (f"{cpu:.1f}", f"{1000 * cpu / cases:.2f}", f"{clock:.0f}", f"{peak - start[2]:.0f}")
+                cells = (f"{cpu:.1f}", f"{1000 * cpu / cases:.2f}", f"{clock:.0f}", f"{peak - start[2]:.0f}", f"{peak:.0f}")
                 rows.append([task.__name__, f"{cases:,}", *cells])
                 print(*rows[-1], sep=" | ", flush=True)
     print()
-    table(["measure", "cases", "cpu s", "cpu ms a case", "s", "MB over start"], rows)
+    table(["measure", "cases", "cpu s", "cpu ms a case", "s", "MB over start", "peak MB"], rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["volumes", "rows"])
     parser.add_argument("--cases", type=int, nargs="+")
-    tasks = {task.__name__: task for task in (profile, duplicates, frechet, diversity, drift)}
+    tasks = {task.__name__: task for task in (profile, duplicates, frechet, diversity, drift, command)}
     parser.add_argument("--measures", nargs="+", choices=list(tasks))
     given = parser.parse_args()
     usual = ["profile", "duplicates", "frechet", "diversity"] if given.what == "volumes" else ["profile", "drift"]

@@ -3,12 +3,14 @@
 ::
 
     quality/policies/<policy16>.json                     a policy that was applied, with every threshold in force
+    quality/segmenters-<digest12>.json                   networks that cases were judged by when they were made
+    quality/targets-<digest12>.json                      what the set should look like, as a recipe said; the last written counts
     quality/measured-<digest12>.parquet                  scores measured later than the catalog's
     quality/verdicts-<policy16>-<digest12>.parquet       verdicts under that policy
     quality/duplicates-<digest12>.parquet                pairs of cases that are alike
     quality/set-<digest12>.json                          measures of the whole set (see ``set_measures``)
 
-Files are made once and never changed: their names hold a digest of their content.
+Files are made once and never changed: their names hold a digest of their content. Targets asked for again are written again.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from io import BytesIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ctmr_core.quality.agreement import read_segmenters
 from ctmr_core.store.storage import Storage, checked_name
 
 QUALITY = "quality"
@@ -31,6 +34,23 @@ _ROW_GROUP = 16_384
 def policy_name(digest: str) -> str:
     """The document of a policy."""
     return checked_name(POLICIES, f"{digest[:POLICY_DIGITS]}.json")
+
+
+def keep_segmenters(storage: Storage, text: str) -> None:
+    """Keep what ``quality.agreement.written_segmenters`` gave, for cases to be judged by it again."""
+    storage.create(_segmenters_name(read_segmenters(text).digest), text.encode())
+
+
+def stored_segmenters(storage: Storage, digest: str) -> str:
+    """What was kept of the segmenters of this digest; "" when they are not there."""
+    try:
+        return storage.read(_segmenters_name(digest)).decode()
+    except FileNotFoundError:
+        return ""
+
+
+def _segmenters_name(digest: str) -> str:
+    return checked_name(QUALITY, f"segmenters-{digest[:DIGITS]}.json")
 
 
 def tables(storage: Storage, kind: str) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 from ctmr_core.assessment.catalog_summary import CatalogSummary, summarise
-from ctmr_core.assessment.targets import NumberTarget, Targets
+from ctmr_core.cases.targets import NumberTarget, Targets
 from ctmr_core.store import Dataset
 
 #: A difference that chance makes once in a hundred sets is no reason to fail one.

@@ -58,7 +58,7 @@ from ctmr_core.assessment.profile import profile
 from ctmr_core.assessment.reference import open_reference
 from ctmr_core.assessment.slices import SliceProtocol
 from ctmr_core.assessment.streaming import DatasetVolumes, Volumes, mapped
-from ctmr_core.assessment.targets import Targets
+from ctmr_core.cases.targets import Targets
 from ctmr_core.errors import CheckError
 from ctmr_core.store import Dataset
 from ctmr_core.store.storage import checked_name, json_bytes, read_json

@@ -25,6 +25,7 @@ META_RECIPE = b"ctmr.recipe"
 META_DIGEST = b"ctmr.recipe_digest"
 META_PLANNER = b"ctmr.planner_version"
 META_LIBRARY = b"ctmr.library"
+META_TARGETS = b"ctmr.targets"  # JSON of ``cases.targets.Targets``, where the recipe has any
 
 SUFFIXES = (".parquet", ".csv", ".jsonl")
 _ROW_GROUP = 65_536
@@ -57,7 +58,7 @@ class Manifest:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the planner wrote along: schema_version, recipe, recipe_digest, planner_version, library, if any."""
+        """What the planner wrote along: schema_version, recipe, recipe_digest, planner_version, library, targets, if any."""
         found = self.table.schema.metadata or {}
         return {key.decode().removeprefix("ctmr."): value.decode() for key, value in found.items() if key.startswith(b"ctmr.")}
 

@@ -15,7 +15,7 @@ from ctmr_core.cases.bodies import BodyPool, body_pools
 from ctmr_core.cases.case import SCHEMA_VERSION, Case
 from ctmr_core.cases.distributions import Choice, Number, apportion, exact_choice
 from ctmr_core.cases.feasibility import refuse_unrenderable
-from ctmr_core.cases.manifest import META_DIGEST, META_LIBRARY, META_PLANNER, META_RECIPE, META_SCHEMA, Manifest
+from ctmr_core.cases.manifest import META_DIGEST, META_LIBRARY, META_PLANNER, META_RECIPE, META_SCHEMA, META_TARGETS, Manifest
 from ctmr_core.cases.manifest_table import LESION_TYPE, SCHEMA, canonical_json, iter_rows
 from ctmr_core.cases.recipe import SPLITS, Group, Recipe, load_recipe
 from ctmr_core.cases.seeds import recipe_rng
@@ -70,7 +70,10 @@ def plan(
         META_RECIPE: text,
         META_DIGEST: source.digest if source else "",
         META_LIBRARY: next(iter(_libraries(recipe)), ""),
+        **{f"ctmr.{name}".encode(): text for name, text in recipe.carried.items()},
     }
+    if recipe.targets is not None:
+        metadata[META_TARGETS] = canonical_json(recipe.targets.model_dump(mode="json", exclude_none=True))
     table = pa.concat_tables(tables).replace_schema_metadata({key: value.encode() for key, value in sorted(metadata.items())})
     return Manifest(table, source.name if source else recipe.name)
 

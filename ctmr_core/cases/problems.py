@@ -79,7 +79,8 @@ def _problem(item: Any, document: Any) -> Problem:
         what, _, allowed = str(context["error"]).partition("; allowed: ")
         return Problem(path, what, item["input"], allowed or None)
     if "what" in context:
-        return Problem(path, context["what"], context.get("found", item["input"]), context.get("allowed"))
+        found, allowed = context.get("found", item["input"]), context.get("allowed")
+        return Problem(path, context["what"], found, allowed, context.get("fix") or None)
     message = item["msg"].removeprefix("Input should be ")
     return Problem(path, "this value cannot be used", item["input"], message[:1].lower() + message[1:])
 

@@ -14,6 +14,7 @@ from ctmr_core.cases.case import GENERATED_PATTERN, Split
 from ctmr_core.cases.distributions import Choice, Number, Real, Spacing, Strict, Weight, apportion, within
 from ctmr_core.cases.problems import gather, near, problems_of
 from ctmr_core.cases.recipe_source import RecipeSource, read_source
+from ctmr_core.cases.targets import Targets
 from ctmr_core.errors import RecipeError
 
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -192,7 +193,10 @@ def _all_train() -> dict[Split, float]:
 
 
 class Recipe(Strict):
-    """A whole recipe. policy: a quality policy (file or built-in) whose checks go into every group; see ``planner.plan``."""
+    """A whole recipe. policy: a quality policy (file or built-in) whose checks go into every group; see ``planner.plan``.
+
+    targets: what the finished set should look like; they go along in the manifest and are kept with the dataset.
+    """
 
     name: Name
     description: str = ""
@@ -200,9 +204,11 @@ class Recipe(Strict):
     max_attempts: Annotated[int, Field(strict=True, ge=1, le=100)] = 3
     splits: dict[Split, Annotated[Real, Field(ge=0)]] = Field(default_factory=_all_train)
     policy: Annotated[str, Field(min_length=1)] | None = None
+    targets: Targets | None = None
     groups: Annotated[tuple[Group, ...], Field(min_length=1)]
 
     _source: RecipeSource | None = PrivateAttr(None)
+    _carried: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @field_validator("splits")
     @classmethod
@@ -228,10 +234,46 @@ class Recipe(Strict):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _targets_can_be_met(self) -> Recipe:
+        if self.targets is None:
+            return self
+        planned = {
+            "sequence": {name for group in self.groups for option in group.sequences.options for name in option},
+            "split": {name for name, share in self.splits.items() if share},
+            "engine": {group.engine for group in self.groups},
+            "lesion": {"none", *(kind.label for group in self.groups if group.lesions for kind in group.lesions.kinds)},
+        }
+        for what, shares in self.targets.shares.items():
+            for value, share in shares.items() if what in planned else ():
+                if share and value not in planned[what]:
+                    raise PydanticCustomError(
+                        "target",
+                        "no group makes what the targets want",
+                        {
+                            "path": ["targets", "shares", what, value],
+                            "what": "no group makes what the targets want",
+                            "found": value,
+                            "allowed": ", ".join(sorted(planned[what])),
+                        },
+                    )
+        return self
+
     @property
     def source(self) -> RecipeSource | None:
         """The text this recipe was read from, if it was."""
         return self._source
+
+    @property
+    def carried(self) -> dict[str, str]:
+        """What goes along in the manifest's metadata beside the recipe: name -> text."""
+        return dict(self._carried)
+
+    def carrying(self, more: Mapping[str, str]) -> Recipe:
+        """The same recipe with more to go along."""
+        recipe = self.model_copy()
+        recipe._carried = {**self._carried, **more}
+        return recipe
 
     @property
     def cases(self) -> int:

@@ -7,13 +7,16 @@ import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from ctmr_core.cases.case import Case
+from ctmr_core.errors import CheckError
 from ctmr_core.quality.base import Candidate, ScoredCheck
 from ctmr_core.quality.segmenters import Segmenter, segment
 from ctmr_core.quality.structures import shows_anatomy
 
-__all__ = ["AgreementCheck", "Segmenter"]
+__all__ = ["AgreementCheck", "Segmenter", "read_segmenters", "written_segmenters"]
+_SEGMENTERS = TypeAdapter(tuple[Segmenter, ...])
 
 
 class AgreementCheck(ScoredCheck):
@@ -28,8 +31,16 @@ class AgreementCheck(ScoredCheck):
 
     def __init__(self, segmenters: Sequence[Segmenter]) -> None:
         self.segmenters = {segmenter.name: segmenter for segmenter in segmenters}
+        identity = json.dumps([segmenter.identity for segmenter in segmenters], sort_keys=True)
+        #: SHA-256 hex over networks and limits. A case made under these segmenters has it as its setting of this check.
+        self.digest = hashlib.sha256(identity.encode()).hexdigest()
         measured = json.dumps([segmenter.measured for segmenter in segmenters], sort_keys=True)
         self.version = f"1.{hashlib.sha256(measured.encode()).hexdigest()[:12]}"  # type: ignore[misc]
+
+    def open(self) -> None:
+        """Load every network now; ``CheckError`` for one that can't be, or that is another one than the policy names."""
+        for segmenter in self.segmenters.values():
+            segmenter.open()
 
     def applies(self, case: Case) -> bool:
         asked = {sequence for segmenter in self.segmenters.values() for sequence in segmenter.sequences}
@@ -53,6 +64,21 @@ class AgreementCheck(ScoredCheck):
             if not dice >= least:
                 reasons.append(f"{name} finds {label} in {sequence} with a Dice of {dice:.2f}; allowed: {least:g} or more")
         return reasons
+
+
+def written_segmenters(segmenters: Sequence[Segmenter]) -> str:
+    """The segmenters as JSON, each pinned to the file it is now; see :func:`read_segmenters`."""
+    return json.dumps([segmenter.pinned().model_dump(mode="json") for segmenter in segmenters], sort_keys=True)
+
+
+def read_segmenters(text: str) -> AgreementCheck:
+    """The check that runs the segmenters of :func:`written_segmenters`. ``CheckError`` when the text is none of its."""
+    try:
+        return AgreementCheck(_SEGMENTERS.validate_json(text))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise CheckError("these are no segmenters", where=f"field {place}", found=first["msg"]) from error
 
 
 def _dice(candidate: Candidate, segmenter: Segmenter, sequence: str) -> dict[str, float]:

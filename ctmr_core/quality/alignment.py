@@ -18,14 +18,17 @@ _REACH = 5  # voxels to either side that are tried
 _FACES = 60_000  # faces between labels that are looked at per axis
 _FEWEST = 400  # faces an axis needs to be judged
 _AXES = "xyz"
+#: Along the main field, the fields of air, bone and veins reach beyond them and blank or move their edges.
+_UNEVEN_SEQUENCES, _MAIN_FIELD = ("mri_swi", "mri_mra"), "z"
 
 
 class AlignmentCheck(ScoredCheck):
     """Shift of the image against its labels along each axis, in voxels: where the mean step of the image across the faces between
-    different labels is largest. 0 when they belong together.
+    different labels is largest. 0 when they belong together. Susceptibility images are not asked along the main field.
     """
 
     name = "alignment"
+    version = "2"
     #: Rendered bodies and public scans with drawn or network labels lie within 0.1; a shift by a voxel is seen as 0.9 or more.
     thresholds: ClassVar[Thresholds] = {"voxels": 0.75}
 
@@ -39,7 +42,8 @@ class AlignmentCheck(ScoredCheck):
             if faces is None:
                 continue
             for sequence, image in candidate.images.items():
-                if not sequence.endswith(SKULL_STRIPPED):
+                uneven = name == _MAIN_FIELD and sequence.startswith(_UNEVEN_SEQUENCES)
+                if not uneven and not sequence.endswith(SKULL_STRIPPED):
                     scores[f"{sequence}/shift_{name}"] = _best_shift(image, faces, axis)
         return scores
 

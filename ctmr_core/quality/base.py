@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -108,7 +109,7 @@ def versioned(check: Check) -> str:
     return f"{check.name}@{getattr(check, 'version', '1')}"
 
 
-class ScoredCheck:
+class ScoredCheck(ABC):
     """Base of checks whose reasons follow from their scores: measuring needs voxels, deciding does not.
 
     So a stored case can be judged again under other thresholds without reading a voxel. Subclasses give ``name``,
@@ -126,13 +127,13 @@ class ScoredCheck:
         del case
         return True
 
+    @abstractmethod
     def measure(self, candidate: Candidate) -> dict[str, float]:
         """Scores of one attempt, whatever the thresholds; a score that can't be told (nothing in view) is left out."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decide(self, case: Case, scores: Mapping[str, float], limits: Mapping[str, float]) -> list[str]:
         """One line for everything in ``scores`` that breaks ``limits``; nothing but the arguments may be asked."""
-        raise NotImplementedError
 
     def run(self, candidate: Candidate) -> CheckResult:
         """Measure, then decide under the case's thresholds."""

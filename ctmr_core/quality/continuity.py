@@ -8,14 +8,17 @@ from typing import ClassVar
 import numpy as np
 from scipy import ndimage
 
+from ctmr_core.anatomy.sequences import is_ct
 from ctmr_core.cases.case import Case
 from ctmr_core.quality.base import Candidate, ScoredCheck
 from ctmr_core.quality.settings import Thresholds
 
 _SAMPLES = 160  # per axis across the direction looked along
-_PAIRS = 300  # voxel pairs inside structures a step must have to be judged
+_PAIRS = 300  # voxel pairs inside structures from which a step counts in full; steps of fewer count in proportion
+_FEWEST = 100  # pairs a step must have to be judged
 _SHARE = 0.25  # of the pairs of the fullest step: thinner ones are the ends of organs and the midline
 _EVEN_GROUPS = frozenset({"organ", "muscle", "brain", "heart"})
+_UNEVEN_IN_MR = frozenset({"heart"})  # its wall and its blood have one label and different signals
 _UNEVEN_SEQUENCES = ("mri_swi", "mri_mra")  # fields beside air and vessels make real steps
 _AROUND = 9  # steps a step is compared with
 _AXES = ("right_left", "front_back", "head_foot")
@@ -30,31 +33,31 @@ class ContinuityCheck(ScoredCheck):
     """
 
     name = "continuity"
-    version = "2"
+    version = "3"
     #: Noise of a plane of 300 pairs shifts its mean by 0.06 of the difference of neighbours; a seam of one noise SD by 0.7. Real
-    #: scans reach 0.2 and 1.5.
-    thresholds: ClassVar[Thresholds] = {"jump": 0.45, "change": 1.7, "repeat": 0.4}
+    #: scans reach 0.2 and 1.5, rendered bodies at 3 and 4 mm 0.45 and 1.8; exchanged slices begin at 2.3.
+    thresholds: ClassVar[Thresholds] = {"jump": 0.5, "change": 2.0, "repeat": 0.4}
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
-        labels, vocabulary = candidate.label_map.voxels, candidate.label_map.vocabulary
-        asked = np.zeros(max(*vocabulary.by_id, *candidate.census.labels, 0) + 1, bool)
-        asked[[label.id for label in vocabulary if label.group in _EVEN_GROUPS]] = True
-        asked[0] = candidate.case.unlabelled_region is not None
+        labels = candidate.label_map.voxels
         scores: dict[str, float] = {}
         for sequence, image in candidate.images.items():
             if sequence.startswith(_UNEVEN_SEQUENCES):
                 continue
+            asked = _even(candidate, _EVEN_GROUPS if is_ct(sequence) else _EVEN_GROUPS - _UNEVEN_IN_MR)
             for axis, name in enumerate(_AXES):
                 shift, size, pairs = _steps(image, labels, axis, asked)
-                judged = pairs >= max(_PAIRS, _SHARE * pairs.max(initial=0))
+                # at the midline of a head few voxels are left, and what lies on its two sides slopes towards it
+                fewest = _PAIRS if axis == 0 else _FEWEST
+                judged = pairs >= max(fewest, _SHARE * pairs.max(initial=0))
                 if np.count_nonzero(judged) < _AROUND:
                     continue
-                shift, size = shift[judged], size[judged]
+                shift, size, weight = shift[judged], size[judged], np.minimum(pairs[judged] / _PAIRS, 1.0)
                 usual = np.maximum(ndimage.median_filter(size, _AROUND, mode="nearest"), 1e-6)
-                trend = _trend(shift, np.flatnonzero(judged))
-                scores[f"{sequence}/jump_{name}"] = float(np.abs((shift - trend) / usual).max())
-                scores[f"{sequence}/change_{name}"] = float((size / usual).max())
-                scores[f"{sequence}/repeat_{name}"] = float((size / usual).min())
+                change = 1.0 + weight * (size / usual - 1.0)
+                scores[f"{sequence}/jump_{name}"] = _jump(shift / usual, weight, np.flatnonzero(judged))
+                scores[f"{sequence}/change_{name}"] = float(change.max())
+                scores[f"{sequence}/repeat_{name}"] = float(change.min())
         return scores
 
     def decide(self, case: Case, scores: Mapping[str, float], limits: Mapping[str, float]) -> list[str]:
@@ -75,10 +78,20 @@ class ContinuityCheck(ScoredCheck):
         return reasons
 
 
-def _trend(shift: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """What the shift is around each step; across a gap (the midline of a head) a slope would look like a jump."""
+def _even(candidate: Candidate, groups: frozenset[str]) -> np.ndarray:
+    """bool table, index = label id: is it of one of ``groups``; of a body without labels, all of it counts."""
+    vocabulary = candidate.label_map.vocabulary
+    asked = np.zeros(max(*vocabulary.by_id, *candidate.census.labels, 0) + 1, bool)
+    asked[[label.id for label in vocabulary if label.group in groups]] = True
+    asked[0] = candidate.case.unlabelled_region is not None
+    return asked
+
+
+def _jump(shift: np.ndarray, weight: np.ndarray, steps: np.ndarray) -> float:
+    """How far a shift lies from those around it, at most; across a gap a slope would look like a jump."""
     runs = np.split(shift, np.flatnonzero(np.diff(steps) > 1) + 1)
-    return np.concatenate([ndimage.median_filter(run, _AROUND, mode="nearest") for run in runs])
+    trend = np.concatenate([ndimage.median_filter(run, _AROUND, mode="nearest") for run in runs])
+    return float((weight * np.abs(shift - trend)).max())
 
 
 def _steps(image: np.ndarray, labels: np.ndarray, axis: int, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -58,6 +58,7 @@ WITNESSES: dict[str, dict[str, tuple[str, ...]]] = {
         "heart": ("left lung upper lobe", "liver"),
         "left lung lower lobe": ("left lung upper lobe", "spleen"),
         "right lung lower lobe": ("right lung upper lobe", "liver"),
+        "right lung middle lobe": ("right lung upper lobe", "right lung lower lobe"),
         "aorta": ("vertebrae L1", "vertebrae L2"),
         "colon": ("liver", "bladder"),
         "small bowel": ("liver", "bladder"),
@@ -86,6 +87,7 @@ HOSTS: dict[str, tuple[str, ...]] = {
 }
 #: Groups of labels that the skin, or its stand-in, always covers.
 _INNER_GROUPS = frozenset({"organ", "heart", "lung", "bone", "vessel"})
+_ORGAN_GROUPS = frozenset({"organ", "heart", "lung", "brain"})
 _BODY = "body"
 _OTHER = {"left": "right", "right": "left"}
 #: Both sides of these reach about as far, so the one is not whole while the other is out of view.
@@ -102,7 +104,7 @@ class NeighboursCheck(ScoredCheck):
     """
 
     name = "neighbours"
-    version = "2"
+    version = "3"
     #: host_share: of a lesion's surface on its host or another lesion; lesions are clipped to 80 % of their
     #: volume inside the host.
     #: open_share: of the surface of all inner structures together that faces background.
@@ -156,9 +158,10 @@ class NeighboursCheck(ScoredCheck):
 
 
 def _sides_in_view(candidate: Candidate) -> bool:
-    """Whether no label touches a face of the volume along x or y."""
+    """Whether no organ touches a face of the volume along x or y; skin, arms and muscles may."""
     nx, ny, _ = candidate.label_map.size
-    boxes = [entry.box for entry in candidate.census.entries.values()]
+    vocabulary, entries = candidate.label_map.vocabulary, candidate.census.entries
+    boxes = [entries[s.id].box for s in candidate.structures.values() if vocabulary.label(s.id).group in _ORGAN_GROUPS]
     return all(box[0] > 0 and box[1] > 0 and box[3] < nx and box[4] < ny for box in boxes)
 
 

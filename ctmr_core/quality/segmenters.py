@@ -1,7 +1,8 @@
 """Segmenters a policy names: what they are, what they ask for, and how they are run over an image.
 
-A network is code: opening a TorchScript file, a MONAI bundle or a Python callable can do whatever its author wrote. Only what
-the policy names is opened, and only what you trust belongs in a policy; ``sha256`` pins it.
+A network is code: opening a TorchScript file or a MONAI bundle can do whatever its author wrote, as importing a package does.
+Only what the policy names is opened, Python only from installed packages that offer it under :data:`GROUP`; only what you trust
+belongs in a policy; ``sha256`` pins it.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from functools import cache
-from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -36,9 +36,10 @@ Network = Callable[["torch.Tensor"], "torch.Tensor"]
 class Segmenter(BaseModel):
     """One segmentation network, and what its segmentation must agree with.
 
-    source: TorchScript file (``.ts``, ``.pt``), folder of a MONAI bundle, ``module:callable``, or a name of the entry-point group
-        ``ctmr.segmenters``. A callable takes nothing and gives the network: float32 [1, 1, x, y, z] in, scores of the classes
-        [1, classes, x, y, z] out, of which the largest counts; of a single one, values above 0.5 are class 1.
+    source: TorchScript file (``.ts``, ``.pt``), folder of a MONAI bundle, or the name under which an installed package offers a
+        callable in the entry-point group ``ctmr.segmenters``. It takes nothing and gives the network: float32 [1, 1, x, y, z]
+        in, scores of the classes [1, classes, x, y, z] out, of which the largest counts; of a single one, values above 0.5 are
+        class 1.
     sha256: refused unless the file, or all files of the bundle, have this digest; "" takes any.
     mapping: class -> label of the vocabulary (or several, taken together), or a mapping of ``templates import``.
     sequences: what it is run on. spacing: mm [x, y, z] it was trained at; None runs it on the voxels as they are.
@@ -80,6 +81,16 @@ class Segmenter(BaseModel):
                 changes[field] = str(folder / value)
         return self.model_copy(update=changes)
 
+    def pinned(self) -> Segmenter:
+        """With its file's absolute path and digest and its mapping written out: any process that opens it opens this one."""
+        digest, path = content_digest(self), Path(self.source)
+        place = {"source": str(path.absolute()), "sha256": digest} if path.exists() else {}
+        return self.model_copy(update={**place, "mapping": self.classes()})
+
+    def open(self) -> None:
+        """Load the network of this process now rather than for the first image; ``CheckError`` when it can't be."""
+        _network(self.source, content_digest(self))
+
     @property
     def measured(self) -> dict[str, Any]:
         """What its scores depend on: content, not place; without the limits of Dice."""
@@ -114,20 +125,25 @@ class Segmenter(BaseModel):
 
 
 def content_digest(segmenter: Segmenter) -> str:
-    """SHA-256 hex of the file, or over all files of the bundle; of a callable, of its name and package's version."""
+    """SHA-256 hex of the file, or over all files of the bundle; of a callable, of its name, package and the package's version."""
     path = Path(segmenter.source)
     if path.exists():
         files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
         stamps = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
         found = _digest_of_files(str(path), stamps)
     elif segmenter.sha256:
-        _refuse(segmenter, "a segmenter with a digest is a file or a folder")
+        raise CheckError(
+            "the file of a segmenter is not here",
+            where=f"segmenter {segmenter.name}, field source",
+            found=segmenter.source,
+            fix="every machine that makes or judges cases needs it under this path",
+        )
     else:
-        point = next((point for point in entry_points(group=GROUP) if point.name == segmenter.source), None)
-        if point is None and ":" not in segmenter.source:
+        point = _entry_point(segmenter.source)
+        if point is None:
             _refuse(segmenter, "there is no such segmenter")
-        release = point.dist.version if point is not None and point.dist is not None else ""
-        found = hashlib.sha256(f"{segmenter.source} {release}".encode()).hexdigest()
+        release = f"{point.dist.name} {point.dist.version}" if point.dist is not None else ""
+        found = hashlib.sha256(f"{segmenter.source} {point.value} {release}".encode()).hexdigest()
     if segmenter.sha256 and found != segmenter.sha256:
         raise CheckError(
             "the segmenter is not the one the policy names", where=segmenter.source, found=found, allowed=segmenter.sha256
@@ -224,14 +240,17 @@ def _bundle(folder: Path, device: Any) -> Any:
 
 
 def _made(source: str) -> Any:
-    point = next((point for point in entry_points(group=GROUP) if point.name == source), None)
+    point = _entry_point(source)
+    if point is None:
+        raise CheckError("there is no such segmenter", where="field source", found=source)
     try:
-        if point is not None:
-            return point.load()()
-        module, _, attribute = source.partition(":")
-        return getattr(import_module(module), attribute)()
-    except (ImportError, AttributeError, ValueError) as error:
-        raise CheckError("the segmenter can't be imported", where="field source", found=str(error)) from error
+        return point.load()()
+    except (ImportError, AttributeError) as error:
+        raise CheckError("the segmenter can't be imported", where=f"{source} = {point.value}", found=str(error)) from error
+
+
+def _entry_point(name: str) -> EntryPoint | None:
+    return next((point for point in entry_points(group=GROUP) if point.name == name), None)
 
 
 @cache
@@ -254,5 +273,5 @@ def _refuse(segmenter: Segmenter, what: str) -> NoReturn:
         what,
         where=f"segmenter {segmenter.name}, field source",
         found=segmenter.source,
-        allowed=["a TorchScript file", "a folder of a MONAI bundle", "module:callable", *names],
+        allowed=["a TorchScript file", "a folder of a MONAI bundle", *names],
     )

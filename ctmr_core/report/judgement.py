@@ -9,9 +9,12 @@ import pandas as pd
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
+from ctmr_core.assessment.catalog_summary import summarise
 from ctmr_core.assessment.drift import drift
+from ctmr_core.assessment.profile import compare
 from ctmr_core.assessment.set_measures import read_documents, set_digest
 from ctmr_core.assessment.stored_scores import READ, stored_rows, validated_case
+from ctmr_core.assessment.targets import targets_of
 from ctmr_core.cases.case import Case
 from ctmr_core.quality.base import versioned
 from ctmr_core.quality.registry import load_checks
@@ -92,6 +95,12 @@ def set_lines(dataset: Dataset) -> dict[str, Any] | None:
         "current": document.get("cases_digest") == digest,
         "cases": document.get("cases", 0),
     }
+
+
+def target_lines(dataset: Dataset) -> list[dict[str, Any]]:
+    """One finding (target, passed, line) for every target that the dataset's recipe named; none when it named none."""
+    targets = targets_of(dataset)
+    return [] if targets is None or not len(dataset) else compare(summarise(dataset), targets)
 
 
 def drift_lines(dataset: Dataset) -> dict[str, Any] | None:

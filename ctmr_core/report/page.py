@@ -23,6 +23,7 @@ from ctmr_core.report.judgement import (
     nearest_cases,
     score_figures,
     set_lines,
+    target_lines,
     verdicts_by_check,
 )
 from ctmr_core.report.margins import Borderline
@@ -59,6 +60,7 @@ def write_report(dataset: Dataset, path: Path, *, sample: int = 12) -> Path:
             score_figures=score_figures(judged),
             judged=len(judged),
             borderline=[_borderline(dataset, entry, shown=number < BORDERLINE) for number, entry in enumerate(nearest)],
+            targets=target_lines(dataset),
             whole_set=set_lines(dataset),
             drift=drift_lines(dataset),
             groups=_groups(accepted),

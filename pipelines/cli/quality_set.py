@@ -24,7 +24,8 @@ def set_command(
     dataset: DatasetArgument,
     snapshot: Annotated[str | None, typer.Option(help="Measure this snapshot.", show_default=False)] = None,
     targets: Annotated[
-        Path | None, typer.Option(help="YAML with `targets:`, what the set should look like.", exists=True, dir_okay=False)
+        Path | None,
+        typer.Option(help="YAML with `targets:` to compare with; default those of the recipe.", exists=True, dir_okay=False),
     ] = None,
     reference: Annotated[
         str, typer.Option(help="Compare with this dataset, folder of NIfTI scans or template library.", show_default=False)
@@ -50,20 +51,20 @@ def set_command(
     Example: `ctmr quality set runs/demo --measures profile,duplicates`
     """
     from ctmr_core.assessment.set_measures import SetOptions, keep_document, measure_set
-    from ctmr_core.assessment.targets import read_targets
+    from ctmr_core.assessment.targets import read_targets, targets_of
     from ctmr_core.store import Dataset
 
+    opened = Dataset.open(dataset, snapshot=snapshot)
     options = SetOptions(
         measures=tuple(name.strip() for name in measures.split(",") if name.strip()),
         sample=sample or None,
         reference=reference,
         network=str(network) if network else "",
-        targets=read_targets(targets) if targets else None,
+        targets=read_targets(targets) if targets else targets_of(opened),
         protocol=_protocol(protocol),
         pairs=pairs,
         workers=workers,
     )
-    opened = Dataset.open(dataset, snapshot=snapshot)
     document = measure_set(opened, options)
     name = keep_document(opened, document)
     _answer(document, json, out)

@@ -38,14 +38,16 @@ def choose_cases(kinds: Sequence[Kind], which: np.ndarray, per_kind: int) -> lis
     return rows
 
 
-def calibrate(cases: Sequence[Case], kinds: Sequence[Kind], library: str | None, device: str, threads: int) -> Measurements:
-    """Make ``cases`` (each of the kind at its place in ``kinds``) as an actor would.
+def calibrate(
+    cases: Sequence[Case], kinds: Sequence[Kind], library: str | None, device: str, threads: int, segmenters: str = ""
+) -> Measurements:
+    """Make ``cases`` (each of the kind at its place in ``kinds``) as an actor would. segmenters: see ``ActorSettings``.
 
     ``EstimateError`` when the process dies or a case fails.
     """
     with tempfile.TemporaryDirectory(prefix="ctmr-calibration-") as folder:
         Dataset.create(Path(folder) / "dataset")
-        settings = ActorSettings(str(Path(folder) / "dataset"), library, device, threads)
+        settings = ActorSettings(str(Path(folder) / "dataset"), library, device, threads, segmenters=segmenters)
         context = multiprocessing.get_context("spawn")  # its memory is measured: it must not inherit ours
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             try:

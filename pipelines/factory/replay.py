@@ -9,14 +9,16 @@ import numpy as np
 import pyarrow.compute as pc
 
 from ctmr_core.anatomy.templates.library import TemplateLibrary
+from ctmr_core.assessment.layout import stored_segmenters
 from ctmr_core.cases.case import Case
 from ctmr_core.cases.manifest import Manifest
 from ctmr_core.engines import load_engine
 from ctmr_core.engines.bodies import label_map_of
 from ctmr_core.errors import StoreError
 from ctmr_core.exchange.importing import ENGINE as IMPORTED
+from ctmr_core.quality.agreement import AgreementCheck, read_segmenters
 from ctmr_core.quality.base import Candidate
-from ctmr_core.quality.judge import judge
+from ctmr_core.quality.judge import judge, segmenters_asked
 from ctmr_core.store import Dataset
 
 
@@ -48,7 +50,10 @@ def planned_case(dataset: Dataset, case_id: str) -> Case:
 def replay(
     dataset: Dataset, case_id: str, library: TemplateLibrary | None, attempt: int | None = None, device: str = "cpu"
 ) -> Replay:
-    """Make ``case_id`` once more: the committed attempt, or ``attempt`` (default 0 where nothing is committed)."""
+    """Make ``case_id`` once more: the committed attempt, or ``attempt`` (default 0 where nothing is committed).
+
+    ``CheckError`` when the case is judged by a segmenter whose file is not where it was.
+    """
     case = planned_case(dataset, case_id)
     if case.engine == IMPORTED:
         raise StoreError(
@@ -65,10 +70,17 @@ def replay(
         images = engine.render(case, label_map, number)
     finally:
         engine.close()
-    verdict = judge(Candidate(case, label_map, images))
+    verdict = judge(Candidate(case, label_map, images), agreement=_agreement(dataset, case))
     differing = None
     if committed is not None and number == committed["attempt"]:
         volume = dataset[case_id]
         differing = {name: int(np.count_nonzero(np.asarray(volume.images[name]) != image)) for name, image in images.items()}
         differing["labels"] = int(np.count_nonzero(np.asarray(volume.labels) != label_map.voxels))
     return Replay(case_id, number, verdict.accepted, verdict.reasons, differing, {"images": images.parameters, **body})
+
+
+def _agreement(dataset: Dataset, case: Case) -> AgreementCheck | None:
+    """The segmenters the case asks for, as the dataset keeps them."""
+    asked = segmenters_asked(case)
+    text = stored_segmenters(dataset.storage, asked) if asked else ""
+    return read_segmenters(text) if text else None

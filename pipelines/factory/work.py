@@ -21,6 +21,7 @@ class ActorSettings:
 
     run_id, log_format: for the lines the actor logs. lock_token: of the run's lock, by which an actor knows that it sees the
     driver's dataset and not another one of that name; "" asks for no proof. engines: those to load before the first case.
+    segmenters: what cases are judged by beside the checks, as ``quality.agreement.written_segmenters`` gives it; "" = nothing.
     """
 
     dataset: str
@@ -32,6 +33,7 @@ class ActorSettings:
     log_format: str = "text"
     lock_token: str = ""
     engines: tuple[str, ...] = ()
+    segmenters: str = ""
 
 
 @dataclass(frozen=True)

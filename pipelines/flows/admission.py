@@ -16,18 +16,22 @@ from ctmr_core.cases.manifest import Manifest
 from ctmr_core.engines import Engine, load_engine
 from ctmr_core.engines.bodies import refuse_body
 from ctmr_core.errors import CtmrError, ManifestError
-from ctmr_core.quality.judge import validate_checks
+from ctmr_core.quality.agreement import read_segmenters
+from ctmr_core.quality.judge import agreement_for, validate_checks
 
 
 class Examiner:
     """Asks template library, anatomy, engine and checks about cases.
 
     library: where templates are. needs_library: whether a case with a template is refused when there is no library;
-    otherwise what only the template could tell is left open.
+    otherwise what only the template could tell is left open. segmenters: those that are at hand, as
+    ``quality.agreement.written_segmenters`` gives them; None leaves open whether those are there that a case asks for.
     """
 
-    def __init__(self, library: TemplateLibrary | None, *, needs_library: bool = True) -> None:
+    def __init__(self, library: TemplateLibrary | None, *, needs_library: bool = True, segmenters: str | None = None) -> None:
         self._library, self._needs_library = library, needs_library
+        self._needs_segmenters = segmenters is not None
+        self._agreement = read_segmenters(segmenters) if segmenters else None
         self._engines: dict[str, Engine] = {}
 
     def examine(self, case: Case) -> None:
@@ -40,6 +44,8 @@ class Examiner:
         refuse_body(case, self._engines[case.engine])
         self._engines[case.engine].validate(case)
         validate_checks(case.checks)
+        if self._needs_segmenters:
+            agreement_for(case, self._agreement)
 
     def _vocabulary(self, case: Case) -> str:
         """The vocabulary of the case's body; "" where only a library could tell."""

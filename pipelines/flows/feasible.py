@@ -25,6 +25,7 @@ from pipelines.factory.calibration import calibrate, choose_cases
 from pipelines.factory.estimate import Estimate, Kind, Measurements, count, estimate, from_runs, kinds_of
 from pipelines.flows.admission import Examiner, admit
 from pipelines.flows.options import GenerateOptions
+from pipelines.flows.policies import SEGMENTERS
 from pipelines.flows.waves import task_runs
 
 LAST_RUNS = 5
@@ -76,7 +77,8 @@ def look_ahead(options: GenerateOptions, *, per_kind: int | None = None) -> Outl
     manifest = read_manifest(options.manifest, skip_invalid=options.skip_invalid)
     path = options.library or manifest.metadata.get("library")
     library = TemplateLibrary.open(path) if path and Path(path).is_dir() else None
-    manifest, _ = admit(manifest, Examiner(library), skip_invalid=options.skip_invalid)
+    examiner = Examiner(library, segmenters=manifest.metadata.get(SEGMENTERS, ""))
+    manifest, _ = admit(manifest, examiner, skip_invalid=options.skip_invalid)
     manifest = manifest.completed(engine_identity, (lambda name: library.row(name).digest) if library else None, body_digest)
     dataset = _existing(options.dataset)
     return estimate_manifest(manifest, options, library=path if library else None, dataset=dataset, per_kind=per_kind)
@@ -93,7 +95,8 @@ def estimate_manifest(
     if kinds and (measured is None or {kind.engine for kind in kinds} - measured.engines):
         rows = choose_cases(kinds, which, per_kind or 1)
         cases = [manifest.case(int(positions[row])) for row in rows]
-        measured = calibrate(cases, [kinds[which[row]] for row in rows], library, device, options.threads)
+        segmenters = manifest.metadata.get(SEGMENTERS, "")
+        measured = calibrate(cases, [kinds[which[row]] for row in rows], library, device, options.threads, segmenters)
     return outlook(count(kinds, which), measured or Measurements("nothing to do", {}), options)
 
 

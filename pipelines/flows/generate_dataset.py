@@ -145,6 +145,7 @@ def _crew(options: GenerateOptions, backlog: Backlog, run_id: str) -> Crew:
         log_format=log_format(options.log_format),
         lock_token=backlog.lock.holder.token,
         engines=backlog.engines,
+        segmenters=backlog.segmenters,
     )
     on_this_machine = max(1, (os.cpu_count() or 1) // options.threads)
     workers = options.workers or (None if options.address else on_this_machine)

@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctmr_core.anatomy.templates.library import TemplateLibrary
+from ctmr_core.assessment.layout import keep_segmenters
+from ctmr_core.assessment.targets import keep_targets
 from ctmr_core.cases.case import Case
 from ctmr_core.cases.manifest import Manifest, read_manifest
 from ctmr_core.engines import body_digest, engine_identity
@@ -24,6 +26,7 @@ from pipelines.factory.ledger import CaseLedger
 from pipelines.factory.work import OutcomeStatus
 from pipelines.flows.admission import Examiner, admit
 from pipelines.flows.options import GenerateOptions
+from pipelines.flows.policies import SEGMENTERS
 from pipelines.flows.sealing import CatalogKeeper, recover
 
 #: Up to this many cases the volumes no commit names are looked for before each run; listing more takes minutes.
@@ -72,6 +75,11 @@ class Backlog:
         return len(self._positions)
 
     @property
+    def segmenters(self) -> str:
+        """What the manifest brings along to judge its cases by, see ``ActorSettings``."""
+        return self.manifest.metadata.get(SEGMENTERS, "")
+
+    @property
     def engines(self) -> tuple[str, ...]:
         """The engines the manifest names."""
         return tuple(sorted(pc.unique(self.manifest.table["engine"]).to_pylist()))
@@ -110,7 +118,8 @@ def prepare(options: GenerateOptions) -> Backlog:
     skipped = [str(error) for error in manifest.skipped]
     library_path = options.library or manifest.metadata.get("library")
     library = TemplateLibrary.open(library_path) if library_path and Path(library_path).is_dir() else None
-    manifest, refused = admit(manifest, Examiner(library), skip_invalid=options.skip_invalid)
+    segmenters = manifest.metadata.get(SEGMENTERS, "")
+    manifest, refused = admit(manifest, Examiner(library, segmenters=segmenters), skip_invalid=options.skip_invalid)
     skipped += [str(error) for error in refused]
     digest_of = (lambda name: library.row(name).digest) if library else None
     manifest = manifest.completed(engine_identity, digest_of, body_digest)
@@ -120,6 +129,10 @@ def prepare(options: GenerateOptions) -> Backlog:
         on_error.callback(lock.release)
         plan = manifest.table.append_column("case_key", pa.array(manifest.case_keys(), pa.string()))
         dataset.adopt(plan)
+        if segmenters:
+            keep_segmenters(dataset.storage, segmenters)
+        if targets := manifest.metadata.get("targets"):
+            keep_targets(dataset.storage, targets)
         recover(dataset)
         found = resume(dataset, plan, crashed=False)
         seal_missing(dataset.storage, found.unsealed)

@@ -63,7 +63,7 @@ def test_another_policy_is_another_recipe(tmp_path):
     [
         (POLICY + "weights: {noise: 0}\n", "weights"),
         (POLICY + "tolerance: 1\n", "tolerance"),
-        (POLICY + "segmenters: [{name: n, source: n.ts, mapping: {1: liver}}]\n", "segmenters"),
+        (POLICY + "segmenters: [{name: n, source: n.ts, mapping: {1: liver}}]\n", "no such segmenter"),
         (POLICY + "colour: red\n", "Extra inputs"),
         (POLICY.replace("skull_low", "skul_low"), "unknown threshold"),
     ],

@@ -104,9 +104,20 @@ def test_several_labels_count_as_one_and_missing_ones_are_passed_over(network):
     assert not AgreementCheck([segmenter(network, sequences=("mri_t1",))]).applies(case_of(("ct",)))
 
 
-def test_a_callable_and_a_bundle_find_what_the_file_finds(network, tmp_path):
+@pytest.fixture
+def package(tmp_path, monkeypatch) -> None:
+    """An installed package that offers segmenters."""
+    info = tmp_path / "site" / "nets-2.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: nets\nVersion: 2.0\n")
+    offered = "[ctmr.segmenters]\nthresholds = tests.quality.test_agreement:made_thresholds\nnothing = tests.quality.nets:made\n"
+    (info / "entry_points.txt").write_text(offered)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+
+
+def test_a_package_and_a_bundle_find_what_the_file_finds(network, package, tmp_path):
     expected = segment(segmenter(network), ct(), torso().spacing)
-    called = segment(segmenter("tests.quality.test_agreement:made_thresholds"), ct(), torso().spacing)
+    called = segment(segmenter("thresholds"), ct(), torso().spacing)
     assert np.array_equal(called, expected)
     bundle = tmp_path / "bundle"
     (bundle / "configs").mkdir(parents=True)
@@ -146,7 +157,7 @@ def test_a_policy_file_names_its_segmenter_beside_it_and_judges_by_scores(networ
     assert reason.startswith("agreement: net finds liver in ct")
 
 
-def test_what_is_no_segmenter_is_refused(network, tmp_path):
+def test_what_is_no_segmenter_is_refused(network, package, tmp_path):
     with pytest.raises(CheckError, match="no such segmenter"):
         content_digest(segmenter(tmp_path / "none.ts"))
     with pytest.raises(CheckError, match="not the one the policy names"):
@@ -158,7 +169,9 @@ def test_what_is_no_segmenter_is_refused(network, tmp_path):
     with pytest.raises(CheckError, match="not a MONAI bundle"):
         segment(segmenter(tmp_path / "empty"), ct(), torso().spacing)
     with pytest.raises(CheckError, match="can't be imported"):
-        segment(segmenter("tests.quality.test_agreement:nothing"), ct(), torso().spacing)
+        segment(segmenter("nothing"), ct(), torso().spacing)
+    with pytest.raises(CheckError, match="no such segmenter"):  # Python that no package offers is never imported
+        segment(segmenter("tests.quality.test_agreement:made_thresholds"), ct(), torso().spacing)
     with pytest.raises(ValueError, match="has a label 'leber'"):
         segmenter(network, mapping={1: "leber"})
     two = "{name: a, source: b, mapping: {1: liver}}"

@@ -9,12 +9,13 @@ import pytest
 from scipy import ndimage
 
 from ctmr_core.anatomy.label_map import LabelMap
+from ctmr_core.anatomy.vocabulary import load_vocabulary
 from ctmr_core.cases.case import Case, Lesion
 from ctmr_core.cases.label_maps import build_label_map
 from ctmr_core.engines import load_engine
 from ctmr_core.quality.alignment import AlignmentCheck, SequencesCheck
 from ctmr_core.quality.base import Candidate, ScoredCheck
-from ctmr_core.quality.continuity import ContinuityCheck, _trend
+from ctmr_core.quality.continuity import ContinuityCheck, _jump
 from ctmr_core.quality.histogram import GapsCheck, HuSpreadCheck
 from ctmr_core.quality.lesion_contrast import LesionContrastCheck
 from ctmr_core.quality.noise import NoiseCheck
@@ -197,9 +198,37 @@ def test_a_lesion_is_compared_with_the_label_it_lies_on():
 def test_a_slope_that_the_midline_interrupts_is_no_seam():
     steps = np.array([1, 2, 3, 4, 5, 9, 10, 11, 12, 13])
     slope = np.array([0.0, 0.0, -0.1, -0.2, -0.3, 0.8, 0.6, 0.4, 0.2, 0.0])
-    assert np.abs(slope - _trend(slope, steps)).max() < 0.45
+    assert _jump(slope, np.ones(10), steps) < 0.45
     jump = np.where(steps == 3, 1.0, 0.0)
-    assert np.abs(jump - _trend(jump, steps)).max() == 1.0
+    assert _jump(jump, np.ones(10), steps) == 1.0
+
+
+def test_steps_of_few_voxels_count_in_proportion():
+    steps, jump = np.arange(20), np.where(np.arange(20) == 8, 1.0, 0.0)
+    assert _jump(jump, np.where(steps == 8, 0.4, 1.0), steps) == pytest.approx(0.4)
+
+
+def test_the_wall_and_the_blood_of_the_heart_are_no_seam_in_mr():
+    heart = load_vocabulary("maisi").label("heart").id
+    voxels = np.full((40, 40, 30), heart, np.uint8)
+    image = np.random.default_rng(0).normal(100, 5, voxels.shape).astype(np.int16)
+    image[:, :, 15:] += 60
+    case = Case.model_construct(case_id="a", body="parametric:torso", sequences=("ct", "mri_t1"), checks={})
+    made = Candidate(
+        case, LabelMap(voxels, np.diag([4.0, 4.0, 4.0, 1.0]), load_vocabulary("maisi")), {"ct": image, "mri_t1": image}
+    )
+    scores = ContinuityCheck().measure(made)
+    assert scores["ct/jump_head_foot"] > 1
+    assert not any(name.startswith("mri_t1") for name in scores)
+
+
+def test_susceptibility_moves_edges_along_the_main_field_only():
+    case, label_map, images = rendered("head")
+    image = np.roll(images["mri_t1"], 2, axis=2)
+    scores = AlignmentCheck().measure(Candidate(case, label_map, {"mri_swi": image, "mri_t1": image}))
+    assert scores["mri_t1/shift_z"] == pytest.approx(2, abs=0.3)
+    assert "mri_swi/shift_z" not in scores
+    assert "mri_swi/shift_x" in scores
 
 
 def test_labels_a_voxel_beside_the_image_are_named():

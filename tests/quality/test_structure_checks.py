@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ctmr_core.anatomy.label_map import LabelMap
+from ctmr_core.anatomy.vocabulary import load_vocabulary
 from ctmr_core.cases.case import Case
 from ctmr_core.cases.label_maps import build_label_map
 from ctmr_core.quality.base import Candidate, ScoredCheck
@@ -153,6 +154,25 @@ def test_an_organ_in_pieces_and_a_hole_in_the_body_are_named():
 
     assert "background inside the body" in reasons(ComponentsCheck(), "torso", hollow)
     assert "inner structures lie open to the air" in reasons(NeighboursCheck(), "torso", relabelled_away)
+
+
+def test_pieces_of_an_organ_the_view_cuts_count_as_one_where_they_reach_its_face():
+    voxels = np.zeros((40, 40, 30), np.uint8)
+    label_map = LabelMap(voxels, np.diag([4.0, 4.0, 4.0, 1.0]), load_vocabulary("maisi"))
+    case = Case.model_construct(case_id="a", body="parametric:torso", sequences=("ct",), checks={}, center="", lesions=())
+
+    def share(*boxes: tuple[slice, slice, slice], body: str = "parametric:torso") -> float | None:
+        drawn = voxels.copy()
+        for box in boxes:
+            drawn[box] = 1
+        made = Candidate(case.model_copy(update={"body": body}), dataclasses.replace(label_map, voxels=drawn), {})
+        return ComponentsCheck().measure(made).get("liver")
+
+    left, right = np.s_[5:15, 5:15, 20:30], np.s_[20:30, 5:15, 20:30]
+    loose = np.s_[20:30, 20:30, 5:15]
+    assert share(left, right) == 1.0
+    assert share(left, right, loose) == pytest.approx(2 / 3)
+    assert share(left, right, loose, body="template:t") is None
 
 
 def test_a_lesion_outside_its_organ_is_named():
