@@ -51,7 +51,7 @@ class Classes:
         table = np.zeros(np.iinfo(vocabulary.dtype).max + 1, np.uint8)
         for number, (name, labels) in enumerate(self.members.items(), start=1):
             for label in labels:
-                for wanted in _ids(vocabulary, label):
+                for wanted in ids_of(vocabulary, label):
                     if table[wanted] not in (0, number):
                         raise LearningError(
                             "a label is in two classes",
@@ -65,7 +65,7 @@ class Classes:
     def _refuse_unknown(self, name: str) -> None:
         vocabularies = [load_vocabulary(vocabulary) for vocabulary in DTYPES]
         for label in self.members[name]:
-            if any(_ids(vocabulary, label) for vocabulary in vocabularies):
+            if any(ids_of(vocabulary, label) for vocabulary in vocabularies):
                 continue
             groups = sorted({f"{GROUP}{entry.group}" for vocabulary in vocabularies for entry in vocabulary})
             near = _near(label, [*groups, *(entry.name for vocabulary in vocabularies for entry in vocabulary)])
@@ -83,7 +83,8 @@ class AllLabels:
         """There is nothing to map."""
 
 
-def _ids(vocabulary: Vocabulary, label: str) -> tuple[int, ...]:
+def ids_of(vocabulary: Vocabulary, label: str) -> tuple[int, ...]:
+    """Ids of a label or ``group:<group>`` in a vocabulary; none where it lacks it."""
     if label.startswith(GROUP):
         return tuple(entry for entry in vocabulary.ids(label.removeprefix(GROUP)) if entry != BACKGROUND)
     return (vocabulary.by_name[label].id,) if label in vocabulary else ()

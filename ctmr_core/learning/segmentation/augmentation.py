@@ -18,7 +18,7 @@ from monai.transforms import Compose, RandomizableTransform
 from ctmr_core.anatomy.sequences import is_ct
 from ctmr_core.anatomy.vocabulary import DTYPES, load_vocabulary
 from ctmr_core.errors import LearningError
-from ctmr_core.learning.datasets.classes import Classes, _ids
+from ctmr_core.learning.datasets.classes import Classes, ids_of
 from ctmr_core.learning.segmentation.config import AugmentationSettings, TransformSettings
 from ctmr_core.learning.segmentation.monai_names import no_such
 
@@ -74,7 +74,7 @@ def _labels(members: Sequence[str]) -> frozenset[tuple[str, str]]:
         (vocabulary.name, vocabulary.label(one).name)
         for vocabulary in (load_vocabulary(name) for name in DTYPES)
         for label in members
-        for one in _ids(vocabulary, label)
+        for one in ids_of(vocabulary, label)
     }
     if {load_vocabulary(vocabulary).label(name).side for vocabulary, name in found} >= {"left", "right"}:
         found = {

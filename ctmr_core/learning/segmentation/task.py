@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from ctmr_core.errors import LearningError
 from ctmr_core.learning.datasets.loading import loader
@@ -12,6 +16,7 @@ from ctmr_core.learning.segmentation.config import SegmentationConfig
 from ctmr_core.learning.segmentation.inference import segment_volume
 from ctmr_core.learning.segmentation.losses import make_loss
 from ctmr_core.learning.segmentation.networks import make_network
+from ctmr_core.learning.segmentation.pictures import overlay
 from ctmr_core.learning.segmentation.scores import ClassScore, class_table, mean_dice, score_case, score_frame, write_scores
 from ctmr_core.learning.segmentation.sources import training_patches, training_spacing
 from ctmr_core.learning.segmentation.validation import validation_sets
@@ -98,6 +103,11 @@ class SegmentationTask(Task):
                 inference=self.config.inference,
                 device=step.device,
             )
+            if number == 0:
+                name, voxels = volume.images[0]
+                pixels = overlay(name, voxels, volume.labels, found, volume.spacing, self.config.intensity)
+                _write_picture(step.folder / VALIDATION / f"step-{step.number:07d}-{one.name}.png", pixels)
+                step.picture(one.name, pixels)
             names = {number: self.classes.names[number] for number in sorted(volume.scored)}
             rows += score_case(
                 volume.labels,
@@ -121,3 +131,8 @@ class SegmentationTask(Task):
             for label, dice in zip(table["class"], table.dice_mean, strict=True):
                 scores[f"{name}/dice/{label}"] = float(dice)
         return scores
+
+
+def _write_picture(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)

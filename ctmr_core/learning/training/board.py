@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import time
@@ -50,6 +51,16 @@ class Board:
             self._writer.close()
 
 
+def refuse_without_tensorboard() -> None:
+    """``LearningError`` that says how to install it, or to do without."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise LearningError(
+            "TensorBoard is not installed",
+            where="field training.logging.tensorboard",
+            fix="`pip install 'ctmr-factory[train]'`, or set it to false; metrics.jsonl is written anyway",
+        )
+
+
 def read_metrics(folder: Path, kind: str | None = None) -> list[dict[str, Any]]:
     """The lines of a training's ``metrics.jsonl``, of one kind or all."""
     path = Path(folder) / METRICS
@@ -70,12 +81,6 @@ def _keep_until(path: Path, step: int) -> None:
 
 
 def _writer(folder: Path, step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise LearningError(
-            "TensorBoard is not installed",
-            where="field training.logging.tensorboard",
-            fix="`pip install 'ctmr-factory[train]'`, or set it to false; metrics.jsonl is written anyway",
-        ) from error
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(folder), purge_step=step + 1 if step else None)  # type: ignore[no-untyped-call]

@@ -143,7 +143,10 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in facts.items():
         name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, list | tuple) and value and all(isinstance(one, Mapping) for one in value):
+            for number, one in enumerate(value):
+                flat.update(_flat(one, f"{name}[{number}]."))
+        elif isinstance(value, Mapping) and value:
             flat.update(_flat(value, f"{name}."))
         else:
             flat[name] = value

@@ -14,8 +14,9 @@ import torch
 
 from ctmr_core.errors import LearningError
 from ctmr_core.learning.training import ranks
-from ctmr_core.learning.training.board import Board
+from ctmr_core.learning.training.board import Board, refuse_without_tensorboard
 from ctmr_core.learning.training.checkpoints import Checkpoint, load_checkpoint, refuse_differences, save_checkpoint
+from ctmr_core.learning.training.holding import FolderLock
 from ctmr_core.learning.training.optimizing import Average, Player, Precision
 from ctmr_core.learning.training.settings import TrainingSettings
 from ctmr_core.learning.training.task import Step, Task
@@ -118,11 +119,15 @@ class _Loop:
         self.sums: dict[str, torch.Tensor] = {}
         self.counted = 0
         self.board: Board | None = None
+        self.lock: FolderLock | None = None
 
     # ---- checkpoints
 
     def restore(self, resume: bool) -> None:
         path = self.folder / LAST
+        if self.settings.logging.tensorboard:
+            refuse_without_tensorboard()
+        self.lock = FolderLock(self.folder, self.device)
         if path.is_file():
             if not resume:
                 raise LearningError(
@@ -192,6 +197,8 @@ class _Loop:
     def run(self) -> FitResult:
         stream = self._stream()
         reason: Reason | None = self._ended()
+        if reason is None and self.step and self._validation_is_due(None):
+            self._validate()  # the training was stopped before it could
         while reason is None:
             self._update([next(stream) for _ in range(self.settings.accumulate)])
             self.step += 1
@@ -217,6 +224,8 @@ class _Loop:
     def close(self) -> None:
         if self.board is not None:
             self.board.close()
+        if self.lock is not None:
+            self.lock.release()
 
     def _stream(self) -> Iterator[Any]:
         while True:
@@ -235,8 +244,8 @@ class _Loop:
 
     def _validation_is_due(self, reason: Reason | None) -> bool:
         every = self.settings.validate_every
-        at_the_end = reason in {"finished", "out of time"} and self.validated_at != self.step
-        return at_the_end or bool(every and self.step % every == 0)
+        is_its_turn = bool(every and self.step % every == 0)
+        return reason != "stopped" and self.validated_at != self.step and (reason is not None or is_its_turn)
 
     # ---- one update
 
@@ -319,7 +328,9 @@ class _Loop:
         averaged = {name: average.module.eval() for name, average in self.averages.items()}
         networks = {**self.task.modules, **averaged}
         with self._drawing(_VALIDATION_PART) as rng, torch.inference_mode(), self.precision.autocast():
-            self.scores = dict(self.task.validate(networks, Step(self.step, "validation", self.device, rng, self.folder)))
+            self.scores = dict(
+                self.task.validate(networks, Step(self.step, "validation", self.device, rng, self.folder, self._show))
+            )
         self.validated_at = self.step
         if self.scores:
             self._tell("validation", self.scores)
@@ -328,6 +339,10 @@ class _Loop:
             self.best = (score, self.step)
             if ranks.rank() == 0:
                 save_checkpoint(self.folder / BEST, self._checkpoint(None))
+
+    def _show(self, name: str, pixels: np.ndarray) -> None:
+        if self.board is not None:
+            self.board.picture(f"validation/{name}", self.step, pixels)
 
     def _is_better(self, score: float) -> bool:
         return self.best is None or (score > self.best[0] if self.task.higher_is_better else score < self.best[0])

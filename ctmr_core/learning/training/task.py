@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+
+
+def _unseen(name: str, pixels: np.ndarray) -> None:
+    """Nobody looks at the picture."""
+
 
 Networks = Mapping[str, torch.nn.Module]
 Loss = tuple[torch.Tensor, Mapping[str, torch.Tensor]]
@@ -30,7 +36,7 @@ class Step:
 
     number: updates done before this one. player: whose loss is asked for. device: where the networks are. rng: a generator on the
     CPU that depends on the seed, the step, the part of it and the rank; PyTorch's own generators (dropout) are seeded like it.
-    folder: of the training, to write tables and pictures to on rank 0.
+    folder: of the training, to write tables to on rank 0. picture: shows uint8 [height, width, 3] under a name in TensorBoard.
     """
 
     number: int
@@ -38,6 +44,7 @@ class Step:
     device: torch.device
     rng: torch.Generator
     folder: Path
+    picture: Callable[[str, np.ndarray], None] = _unseen
 
 
 class Task(ABC):

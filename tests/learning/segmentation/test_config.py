@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from ctmr_core.errors import LearningError
 from ctmr_core.learning.segmentation.config import SegmentationConfig, load_segmentation_config
 from ctmr_core.learning.training import parse_config
+from tests.conftest import REPOSITORY
 
 TEXT = """
 classes: {liver: liver, kidneys: [left kidney, right kidney]}
@@ -38,6 +40,15 @@ def test_what_is_wrong_is_said_with_line_and_near_name(tmp_path: Path) -> None:
     assert "did you mean 'steps'?" in text
     with pytest.raises(LearningError, match="there is no such training configuration"):
         load_segmentation_config(tmp_path / "absent.yaml")
+
+
+def test_the_configurations_that_are_shown_are_valid() -> None:
+    load_segmentation_config(REPOSITORY / "manifests" / "training" / "segmentation.yaml")
+    blocks = (REPOSITORY / "docs" / "training.md").read_text().split("```yaml\n")[1:]
+    shown = [block.split("```")[0] for block in blocks if "sources:" in block]
+    assert shown
+    for text in shown:
+        parse_config(YAML(typ="safe").load(text), SegmentationConfig)
 
 
 BASE: dict[str, Any] = {"classes": ["liver"], "patch": [32, 32, 32], "sources": [{"dataset": "x"}]}

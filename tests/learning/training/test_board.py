@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ctmr_core.errors import LearningError
+from ctmr_core.learning.training import TrainingSettings, fit
 from ctmr_core.learning.training.board import Board, read_metrics
+from tests.learning.training.lines import Line
 
 
 def test_a_resumed_training_drops_what_was_written_beyond(tmp_path: Path) -> None:
@@ -38,7 +39,10 @@ def test_tensorboard_has_the_numbers_and_pictures(tmp_path: Path) -> None:
     assert found.Images("val")[0].width == 5
 
 
-def test_tensorboard_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+def test_tensorboard_that_is_not_installed_is_named_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(LearningError, match=r"ctmr-factory\[train\]"):
-        Board(tmp_path, 0, tensorboard=True)
+        fit(Line(), TrainingSettings(steps=1), tmp_path)
+    assert not list(tmp_path.iterdir())

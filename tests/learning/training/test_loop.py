@@ -176,6 +176,16 @@ def test_a_checkpoint_of_another_network_is_refused_by_what_differs(tmp_path: Pa
         fit(Line(), settings(steps=2), tmp_path, resume=False)
 
 
+def test_two_trainings_in_one_folder_are_refused(tmp_path: Path) -> None:
+    def second() -> bool:
+        with pytest.raises(LearningError, match="another training runs in this folder"):
+            fit(Line(), settings(), tmp_path)
+        return True
+
+    assert fit(Line(), settings(), tmp_path, should_stop=second).reason == "stopped"
+    assert fit(Line(), settings(), tmp_path).reason == "finished"
+
+
 def test_a_time_budget_ends_the_training_with_scores(tmp_path: Path) -> None:
     task = Line()
     result = fit(task, settings(steps=100_000, minutes=1e-6, validate_every=0), tmp_path)
@@ -206,3 +216,12 @@ def test_schedules() -> None:
     assert factors(name="constant", warmup=2) == [0.333, 0.667, 1.0, 1.0, 1.0]
     assert factors(name="cosine", warmup=2, final=0.0) == [0.333, 0.667, 1.0, 0.5, 0.0]
     assert factors(name="polynomial", power=1.0, final=0.1) == [1.0, 0.91, 0.82, 0.46, 0.1]
+
+
+def test_a_stop_does_not_wait_for_a_validation_which_is_made_up_for(tmp_path: Path) -> None:
+    task = Line()
+    fit(task, settings(), tmp_path, should_stop=AfterCalls(4))
+    assert task.validated == []
+    task = Line()
+    fit(task, settings(), tmp_path)
+    assert task.validated == [4, 8, 12]
