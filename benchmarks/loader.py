@@ -111,7 +111,7 @@ def measure_remote(size: int, options: argparse.Namespace, results: Results) -> 
         for kind, uri in zip(kinds, uris, strict=True):
             counted = kind(Path(folder), options.volumes, uri)
             counted.written()
-            results.measure(size, kind.name, (GETS, FETCHED), lambda side=counted: _requests(side, proxy.reads))
+            results.measure(size, kind.name, (GETS, FETCHED), lambda side=counted: _requests(side, proxy.reads, options.seconds))
 
 
 def _chosen(name: str, options: argparse.Namespace) -> bool:
@@ -150,15 +150,17 @@ def _voxels(size: int, seed: int) -> tuple[np.ndarray, LabelMap]:
     return voxels[0], LabelMap(voxels[1], label_map.affine, label_map.vocabulary)
 
 
-def _requests(side: Side, reads: Callable[[], tuple[int, int]]) -> tuple[float, float]:
+def _requests(side: Side, reads: Callable[[], tuple[int, int]], seconds: float) -> tuple[float, float]:
     """(GETs, kB) of a patch, when every volume has been opened once. reads: GETs and bytes so far."""
     for item in range(side.volumes):
         side[item]
     gets, fetched = reads()
-    for item in range(side.volumes, _COUNTED + side.volumes):
-        side[item]
+    count, start = 0, time.process_time()
+    while count < _COUNTED and (count == 0 or time.process_time() - start < seconds):
+        side[side.volumes + count]
+        count += 1
     more_gets, more_fetched = reads()
-    return (more_gets - gets) / _COUNTED, (more_fetched - fetched) / _COUNTED / 1e3
+    return (more_gets - gets) / count, (more_fetched - fetched) / count / 1e3
 
 
 def _in_turn(sides: list[Side], seconds: float, cold: bool) -> list[tuple[float, float]]:
