@@ -20,7 +20,7 @@ def overlay(
     intensity: IntensitySettings,
 ) -> np.ndarray:
     """uint8 [height, width, 3]: the axial slice with the most labelled voxels, twice: with the classes of the label map, and with
-    those that were found. Left is the patient's left (x grows to the right), top the front.
+    those that were found. Left is the patient's right, top the front.
 
     voxels, truth, found: [x, y, z]; training ids; spacing: mm.
     """
@@ -45,7 +45,7 @@ def _upright(panel: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarr
     width, height = (n * mm for n, mm in zip(panel.shape[:2], spacing, strict=False))
     rows = _HEIGHT
     columns = max(1, round(_HEIGHT * width / height))
-    x = np.arange(columns) * panel.shape[0] // columns
+    x = (np.arange(columns) * panel.shape[0] // columns)[::-1]
     y = (np.arange(rows) * panel.shape[1] // rows)[::-1]
     return panel[x][:, y].transpose(1, 0, 2)
 
