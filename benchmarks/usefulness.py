@@ -40,6 +40,8 @@ from ctmr_core.store.snapshots import create_snapshot, list_snapshots
 MANIFESTS = Path(__file__).parent.parent / "manifests" / "usefulness"
 CTMR = (sys.executable, "-c", "from pipelines.cli.main import main; main()")
 NESTED = (4, 16)
+LONG_STEPS = {"brain": 2000, "torso": 2200}
+SHORT_PATCH = [48, 48, 48]
 ALL = "all"
 T1, T2, FLAIR = (f"mri_{name}_skull_stripped" for name in ("t1", "t2", "flair"))
 
@@ -63,6 +65,7 @@ RUNS: dict[str, dict[str, list[dict[str, Any]]]] = {
         "any-contrast": [source("head_templates", sequences=[name]) for name in (T1, T2, FLAIR)],
         "no-t1": [source("head_templates", sequences=[name]) for name in (T2, FLAIR)],
         "online": [rendered("head_templates")],
+        "not-turned": [source("head_templates")],  # without the random nods of the heads
     },
     "torso": {
         "main": [source("torso")],
@@ -133,6 +136,10 @@ class Proof:
         for scan in document["validation"][0]["scans"]:
             scan.update({key: str(self.data / path) for key, path in scan.items()})
         document["training"]["steps"] = steps
+        if run != "main":
+            document["patch"] = SHORT_PATCH
+        if run == "not-turned":
+            del document["augmentation"]["transforms"]
         if self.quick:
             document["training"]["schedule"]["warmup"] = 2
             document["inference"]["overlap"] = 0.0
@@ -184,8 +191,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--runs", nargs="+", help="default: all; the first is the long one")
-    parser.add_argument("--steps", type=int, default=1500, help="updates of the run `main`")
-    parser.add_argument("--short-steps", type=int, default=500, help="updates of every other run")
+    parser.add_argument("--steps", type=int, help="updates of the run `main`; default 2000 (brain), 2200 (torso)")
+    parser.add_argument("--short-steps", type=int, default=300, help="updates of every other run")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -195,7 +202,7 @@ def main() -> None:
     proof = Proof(options.proof, options.data, options.out, quick=options.quick)
     first = next(iter(DATASETS[options.proof]))  # the baselines are made from it
     proof.generate({first, *(one["dataset"] for run in runs for one in RUNS[options.proof][run] if "dataset" in one)})
-    long, short = (8, 4) if options.quick else (options.steps, options.short_steps)
+    long, short = (8, 4) if options.quick else (options.steps or LONG_STEPS[options.proof], options.short_steps)
     for run in runs:
         proof.train(run, long if run == "main" else short)
     proof.baselines()
