@@ -1,4 +1,4 @@
-"""Thresholds learned from real scans: what a user's own volumes score decides what synthetic ones may.
+"""Thresholds learned from real scans: what a user's own volumes (``calibration_sources``) score decides what synthetic ones may.
 
 As NVIDIA's MAISI did for its seven HU ranges: a low limit is the smaller of a low percentile and the centre minus some sigma, a
 high one the greater of a high percentile and the centre plus as many. Centre and sigma are the median and 1.4826 times the median
@@ -8,26 +8,18 @@ absolute deviation, which a few odd scans do not move (MAISI: mean and standard 
 from __future__ import annotations
 
 import datetime as dt
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from ctmr_core.anatomy.sequences import SKULL_STRIPPED, is_ct
-from ctmr_core.anatomy.templates.importing import import_template
-from ctmr_core.anatomy.templates.library import TemplateLibrary
-from ctmr_core.anatomy.templates.reading import read_scan
-from ctmr_core.anatomy.tissue_map import with_tissues
-from ctmr_core.assessment.stored_scores import grouped_scores
-from ctmr_core.cases.case import Case
 from ctmr_core.errors import CheckError
-from ctmr_core.quality.base import Candidate, ScoredCheck
+from ctmr_core.quality.base import ScoredCheck
+from ctmr_core.quality.histogram import upper_limit_of
+from ctmr_core.quality.overlap import lower_limit_of
 from ctmr_core.quality.policy import Policy
 from ctmr_core.quality.registry import load_checks
-from ctmr_core.store.dataset import Dataset
 
 Scores = Mapping[str, Mapping[str, float]]  #: check -> score -> value, of one volume
 Pair = tuple[str | None, str | None]  #: threshold that is a low limit, threshold that is a high one
@@ -76,7 +68,8 @@ def calibrate(
             for score, value in own.items():
                 for side, threshold in zip(("low", "high"), limits(score, own, check.thresholds), strict=True):
                     if threshold is not None and threshold in check.thresholds:
-                        values.setdefault((check.name, threshold, side), []).append(float(value))
+                        off = abs(value) if check.name in _EITHER_WAY else value
+                        values.setdefault((check.name, threshold, side), []).append(float(off))
     if not read:
         raise CheckError("there is nothing to learn from", allowed="at least one volume")
     checks: dict[str, bool | dict[str, float]] = {}
@@ -125,9 +118,8 @@ def _hu_median(score: str, own: Mapping[str, float], defaults: Mapping[str, floa
 
 def _hu_spread(score: str, own: Mapping[str, float], defaults: Mapping[str, float]) -> Pair:
     group = score.partition("/")[2]
-    kind = "bone" if group in ("bone", "skull") else "lung" if group == "lung" else "soft"
     counted = own.get(f"{score}_voxels", 0.0) >= defaults["voxels"]
-    return ("low", f"{kind}_high") if counted else (None, None)
+    return ("low", upper_limit_of(group)) if counted else (None, None)
 
 
 def _mr_contrast(score: str, *unused: object) -> Pair:
@@ -146,8 +138,7 @@ def _noise(score: str, *unused: object) -> Pair:
 
 def _overlap(score: str, *unused: object) -> Pair:
     del unused
-    sequence = score.partition("/")[0]
-    return ("ct_dice" if is_ct(sequence) else "swi_dice" if sequence.startswith("mri_swi") else "mr_dice"), None
+    return lower_limit_of(score.partition("/")[0]), None
 
 
 def _constant(score: str, *unused: object) -> Pair:
@@ -162,9 +153,19 @@ def _named_high(score: str, *unused: object) -> Pair:
     return None, score.rpartition("/")[2]
 
 
+def _volumes(score: str, *unused: object) -> Pair:
+    del score, unused
+    return None, "far"
+
+
+def _components(score: str, *unused: object) -> Pair:
+    del unused
+    return (None, "hole_share") if score == "hole_share" else ("largest_share", None)
+
+
+Limits = Mapping[str, Callable[[str, Mapping[str, float], Mapping[str, float]], Pair]]
 #: check -> which thresholds a score is measured against, of checks whose thresholds are ranges that scanners and protocols move.
-#: Anatomy's own (sides, order, neighbours, components) do not depend on them and are not learned.
-LIMITS: dict[str, Callable[[str, Mapping[str, float], Mapping[str, float]], Pair]] = {
+IMAGE_LIMITS: Limits = {
     "hu_median": _hu_median,
     "hu_spread": _hu_spread,
     "mr_contrast": _mr_contrast,
@@ -174,41 +175,8 @@ LIMITS: dict[str, Callable[[str, Mapping[str, float], Mapping[str, float]], Pair
     "clipped": _named_high,
     "gaps": _named_high,
 }
-
-
-def scores_of_scan(image: str | Path, labels: str | Path, mapping: str, sequence: str) -> Scores:
-    """The scores of a real image with its label map (files of any format ``templates import`` reads, on one grid).
-
-    mapping: ids of the label map to the vocabulary, see ``anatomy.mapping``. sequence: what the image is: ``ct``, ``mri_t1`` ...
-    The label map is read and completed as a template is. Raises ``AnatomyError`` for files that do not fit.
-    """
-    with tempfile.TemporaryDirectory(prefix="ctmr-calibrate-") as folder:
-        library = TemplateLibrary.open(Path(folder) / "library", create=True)
-        import_template(
-            labels, library, template_id="real", mapping=mapping, image=image, image_sequence=sequence, split_sides=True,
-            drop_unknown=True,
-        )  # fmt: skip
-        label_map = with_tissues(library.get("real"))
-    case = Case.model_construct(  # not validated: a scan may be finer or larger than a case
-        case_id="real",
-        body="template:real",
-        sequences=(sequence,),
-        size=label_map.size,
-        spacing=label_map.spacing,
-        center="",
-        lesions=(),
-        checks={},
-    )
-    candidate = Candidate(case, label_map, {sequence: np.rint(read_scan(image).voxels).astype(np.int16)})
-    found: dict[str, Mapping[str, float]] = {}
-    for check in load_checks():
-        if check.name in LIMITS and isinstance(check, ScoredCheck) and check.applies(case):
-            found[check.name] = check.measure(candidate)
-    return found
-
-
-def scores_of_dataset(dataset: Dataset) -> Iterable[Scores]:
-    """The stored scores of the accepted cases of a dataset."""
-    for batch in dataset.catalog.scanner(columns=["scores"], batch_readahead=4, fragment_readahead=1).to_batches():
-        if batch.num_rows:
-            yield from grouped_scores(pa.chunked_array([batch["scores"]]))
+#: The same of anatomy, which depends on who is segmented (children, patients, how finely). What is so in everybody (sides, order,
+#: neighbours) is not learned.
+ANATOMY_LIMITS: Limits = {"volumes": _volumes, "components": _components}
+LIMITS: Limits = {**IMAGE_LIMITS, **ANATOMY_LIMITS}
+_EITHER_WAY = frozenset({"volumes"})  # scores that are as far off below 0 as above

@@ -78,8 +78,12 @@ class HuSpreadCheck(ScoredCheck):
             sequence, _, group = name.partition("/")
             if scores.get(f"{name}_voxels", 0.0) < limits["voxels"]:
                 continue
-            kind = "bone" if group in ("bone", "skull") else "lung" if group == "lung" else "soft"
-            low, high = limits["low"], limits[f"{kind}_high"]
+            low, high = limits["low"], limits[upper_limit_of(group)]
             if not low <= spread <= high:
                 reasons.append(f"{sequence}: values of {group} spread by {spread:.1f} HU; allowed: {low:g}..{high:g} HU")
         return reasons
+
+
+def upper_limit_of(group: str) -> str:
+    """The threshold of ``hu_spread`` that bounds the spread of a group."""
+    return "bone_high" if group in ("bone", "skull") else "lung_high" if group == "lung" else "soft_high"

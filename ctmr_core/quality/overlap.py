@@ -11,12 +11,10 @@ from ctmr_core.anatomy.sequences import SKULL_STRIPPED, is_ct
 from ctmr_core.cases.case import Case
 from ctmr_core.quality.base import Candidate, ScoredCheck
 from ctmr_core.quality.settings import Thresholds
-from ctmr_core.quality.tissue_classes import kinds_table, thinned, tissue_codes
+from ctmr_core.quality.tissue_classes import AIR_HU, SMALLEST_BACKGROUND, kinds_table, thinned, tissue_codes
 
-AIR_HU = -500.0  # halfway between air and water
 _SIGNAL_SHARE = 0.15  # of the median soft-tissue signal: above the noise of any usable scan, below muscle in T2
 _WITHOUT_BACKGROUND = frozenset({"mri_adc", "mri_dwi", "mri_mra"})  # quotient and suppressed-background images
-_SMALLEST_BACKGROUND = 0.01
 _BRAIN_GROUPS = frozenset({"brain", "fluid", "lesion"})
 
 
@@ -50,7 +48,7 @@ class OverlapCheck(ScoredCheck):
                 brain = _brain_table(candidate)[labels]
                 outside = ~brain
                 tissue = tissue & brain
-            if np.count_nonzero(outside) < _SMALLEST_BACKGROUND * outside.size or not tissue.any():
+            if np.count_nonzero(outside) < SMALLEST_BACKGROUND * outside.size or not tissue.any():
                 continue
             threshold = AIR_HU if is_ct(sequence) else _SIGNAL_SHARE * float(np.median(sample[tissue]))
             bright = sample > threshold
@@ -64,10 +62,15 @@ class OverlapCheck(ScoredCheck):
         reasons = []
         for score, dice in scores.items():
             sequence = score.partition("/")[0]
-            allowed = limits["ct_dice" if is_ct(sequence) else "swi_dice" if sequence.startswith("mri_swi") else "mr_dice"]
+            allowed = limits[lower_limit_of(sequence)]
             if not dice >= allowed:
                 reasons.append(f"{sequence} and its labels overlap with a Dice of {dice:.2f}; allowed: {allowed:g} or more")
         return reasons
+
+
+def lower_limit_of(sequence: str) -> str:
+    """The threshold of ``overlap`` that bounds the Dice of a sequence."""
+    return "ct_dice" if is_ct(sequence) else "swi_dice" if sequence.startswith("mri_swi") else "mr_dice"
 
 
 def _brain_table(candidate: Candidate) -> np.ndarray:

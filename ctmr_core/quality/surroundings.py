@@ -13,11 +13,9 @@ from ctmr_core.cases.case import Case
 from ctmr_core.quality.base import Candidate, ScoredCheck
 from ctmr_core.quality.settings import Thresholds
 from ctmr_core.quality.structures import shows_anatomy
-from ctmr_core.quality.tissue_classes import thinned
+from ctmr_core.quality.tissue_classes import AIR_HU, SMALLEST_BACKGROUND, thinned
 
-_NOT_AIR_HU = -500.0  # halfway between air and water
 _WITHOUT_BACKGROUND = ("mri_adc", "mri_dwi", "mri_mra")  # quotients and suppressed backgrounds
-_SMALLEST_BACKGROUND = 0.01  # share of the volume that must be background to be judged
 
 
 class SurroundingsCheck(ScoredCheck):
@@ -46,17 +44,17 @@ class SurroundingsCheck(ScoredCheck):
     def measure(self, candidate: Candidate) -> dict[str, float]:
         region = thinned(candidate)
         body = candidate.label_map.voxels[region] != 0
-        if np.count_nonzero(~body) < _SMALLEST_BACKGROUND * body.size or not body.any():
+        if np.count_nonzero(~body) < SMALLEST_BACKGROUND * body.size or not body.any():
             return {}
         away = ~ndimage.binary_dilation(body, iterations=2)
         scores: dict[str, float] = {}
         for sequence, image in candidate.images.items():
             if is_ct(sequence):
                 outside = image[region][away]
-                scores[f"{sequence}/stray_share"] = float(np.count_nonzero(outside > _NOT_AIR_HU) / np.count_nonzero(body))
-                if outside.size >= _SMALLEST_BACKGROUND * away.size:
+                scores[f"{sequence}/stray_share"] = float(np.count_nonzero(outside > AIR_HU) / np.count_nonzero(body))
+                if outside.size >= SMALLEST_BACKGROUND * away.size:
                     scores[f"{sequence}/air"] = float(np.median(outside))
-            elif not sequence.startswith(_WITHOUT_BACKGROUND) and np.count_nonzero(away) >= _SMALLEST_BACKGROUND * away.size:
+            elif not sequence.startswith(_WITHOUT_BACKGROUND) and np.count_nonzero(away) >= SMALLEST_BACKGROUND * away.size:
                 background = float(np.percentile(image[region][away], 95))
                 scores[f"{sequence}/background"] = background / max(candidate.histogram(sequence).body.median, 1.0)
         return scores

@@ -9,6 +9,8 @@ from ctmr_core.anatomy.tissues import tissue_id, tissues
 from ctmr_core.quality.base import Candidate
 from ctmr_core.quality.label_values import Box, box_of
 
+AIR_HU = -500.0  # halfway between air and water: above it is something
+SMALLEST_BACKGROUND = 0.01  # share of the volume that must be background for its surroundings to be judged
 _SAMPLES_PER_AXIS = 128
 _SLICES = 48
 _INTERIOR = 200  # voxels an eroded class must keep to be used in place of the whole class

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
+from math import log
 from typing import ClassVar
 
 from ctmr_core.cases.case import Case
@@ -39,8 +40,6 @@ class VolumesCheck(ScoredCheck):
         return shows_anatomy(case)
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
-        from math import log
-
         vocabulary, scores = candidate.label_map.vocabulary.name, {}
         for name, structure in candidate.structures.items():
             limits = norms().get((vocabulary, name))

@@ -70,7 +70,9 @@ def run(
 @quality_app.command()
 @report_errors
 def calibrate(
-    real: Annotated[list[str], typer.Argument(metavar="REAL...", help="IMAGE LABELS pairs of files, and datasets.")],
+    real: Annotated[
+        list[str], typer.Argument(metavar="REAL...", help="IMAGE LABELS pairs of files, datasets, and template libraries.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Policy to write, ends in .yaml.", show_default=False)],
     mapping: Annotated[str, typer.Option(help="Ids of the label maps: a built-in mapping or a file.")] = "maisi",
     sequence: Annotated[str, typer.Option(help="What the images are.")] = "ct",
@@ -82,6 +84,8 @@ def calibrate(
 ) -> None:
     """Learn thresholds from real scans, and write them as a policy.
 
+    Of a dataset with imported scans only these count. Template libraries teach the thresholds of anatomy.
+
     Example: `ctmr quality calibrate ct-1.nii.gz labels-1.nii.gz ct-2.nii.gz labels-2.nii.gz --mapping totalsegmentator_v2
     --out ours.yaml`
     """
@@ -92,9 +96,10 @@ def calibrate(
 
     if sequence not in MODALITY_CODES:
         raise CheckError("unknown sequence", where="--sequence", found=sequence, allowed=MODALITY_CODES)
-    datasets, pairs = _sorted_out(real)
-    origin = ", ".join([*datasets, *([f"{len(pairs)} scans of {sequence}"] if pairs else [])])
-    learned = learn(_volumes(datasets, pairs, mapping, sequence), percentiles, sigmas, fewest, name, origin)
+    datasets, libraries, pairs = _sorted_out(real)
+    origin = ", ".join([*datasets, *libraries, *([f"{len(pairs)} scans of {sequence}"] if pairs else [])])
+    volumes = _volumes(datasets, libraries, pairs, mapping, sequence)
+    learned = learn(volumes, percentiles, sigmas, fewest, name, origin)
     write_policy(learned.policy, out)
     if json:
         print_json(
@@ -155,22 +160,30 @@ def _print_judgement(found: Judgement) -> None:
         console.print(Text(f"voxels can't be read: {line}", "yellow"), soft_wrap=True)
 
 
-def _sorted_out(real: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Datasets, and pairs of image and label map."""
+def _sorted_out(real: list[str]) -> tuple[list[str], list[str], list[tuple[str, str]]]:
+    """Datasets, template libraries, and pairs of image and label map."""
+    from ctmr_core.anatomy.templates.library import INDEX
     from ctmr_core.errors import CheckError
+    from ctmr_core.store.layout import DATASET
 
-    datasets = [place for place in real if place.startswith("s3://") or (Path(place) / "dataset.json").is_file()]
-    files = [place for place in real if place not in datasets]
+    datasets = [place for place in real if place.startswith("s3://") or (Path(place) / DATASET).is_file()]
+    libraries = [place for place in real if (Path(place) / INDEX).is_file()]
+    files = [place for place in real if place not in datasets and place not in libraries]
     if len(files) % 2:
         raise CheckError("images come with their label maps", where="REAL", found=files, allowed="IMAGE LABELS IMAGE LABELS ...")
-    return datasets, list(zip(files[::2], files[1::2], strict=True))
+    return datasets, libraries, list(zip(files[::2], files[1::2], strict=True))
 
 
-def _volumes(datasets: Iterable[str], pairs: Iterable[tuple[str, str]], mapping: str, sequence: str) -> Iterator[Scores]:
-    from ctmr_core.assessment.calibration import scores_of_dataset, scores_of_scan
+def _volumes(
+    datasets: Iterable[str], libraries: Iterable[str], pairs: Iterable[tuple[str, str]], mapping: str, sequence: str
+) -> Iterator[Scores]:
+    from ctmr_core.anatomy.templates.library import TemplateLibrary
+    from ctmr_core.assessment.calibration_sources import scores_of_dataset, scores_of_library, scores_of_scan
     from ctmr_core.store import Dataset
 
     for place in datasets:
         yield from scores_of_dataset(Dataset.open(place))
+    for place in libraries:
+        yield from scores_of_library(TemplateLibrary.open(place))
     for image, labels in pairs:
         yield scores_of_scan(image, labels, mapping, sequence)

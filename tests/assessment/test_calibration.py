@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctmr_core.assessment.calibration import LIMITS, calibrate, scores_of_dataset, scores_of_scan
+from ctmr_core.anatomy.templates.library import TemplateLibrary
+from ctmr_core.assessment.calibration import IMAGE_LIMITS, calibrate
+from ctmr_core.assessment.calibration_sources import scores_of_dataset, scores_of_library, scores_of_scan
 from ctmr_core.cases.case import Case
 from ctmr_core.errors import CheckError
+from ctmr_core.quality.base import Candidate
 from ctmr_core.quality.policy import load_policy, write_policy
 from ctmr_core.quality.registry import load_checks
 from tests.assessment.made import make_judged
@@ -65,13 +68,13 @@ def test_nothing_to_learn_from_is_an_error():
 
 def test_every_learned_threshold_is_one_of_its_check():
     checks = {check.name: check for check in load_checks()}
-    assert set(LIMITS) <= set(checks)
+    assert set(IMAGE_LIMITS) <= set(checks)
     for name, score in {
         "hu_median": "ct/liver", "hu_spread": "ct/bone", "noise": "ct/sd", "overlap": "mri_t1/dice", "gaps": "ct/empty_share",
         "mr_contrast": "mri_t1_skull_stripped/gm_over_wm", "constant": "ct/range", "clipped": "ct/high_share",
     }.items():  # fmt: skip
         own = {score: 1.0, f"{score}_voxels": 1e6}
-        named = [threshold for threshold in LIMITS[name](score, own, checks[name].thresholds) if threshold]
+        named = [threshold for threshold in IMAGE_LIMITS[name](score, own, checks[name].thresholds) if threshold]
         assert named
         assert set(named) <= set(checks[name].thresholds)
 
@@ -90,6 +93,31 @@ def test_stored_scores_of_a_dataset_are_learned_from(heads, tmp_path):
     assert learned.volumes == 3
     assert limits["mri_t1_gm_over_wm_low"] == pytest.approx(min(ratios), rel=1e-3)
     assert limits["mri_t1_gm_over_wm_high"] == pytest.approx(max(ratios), rel=1e-3)
+
+
+def test_cases_nobody_judged_are_measured(heads, tmp_path):
+    judged, _ = make_judged(tmp_path / "judged", heads)
+    unjudged, _ = make_judged(tmp_path / "unjudged", heads, unjudged=(0, 1, 2))
+    assert list(scores_of_dataset(unjudged)) == list(scores_of_dataset(judged))
+
+
+def test_of_a_mixed_dataset_only_the_imported_scans_teach(heads, tmp_path):
+    scan = heads[0].case.model_copy(update={"case_id": "scan", "body": "template:scan", "engine": "import"})
+    mixed, _ = make_judged(tmp_path / "mixed", [Candidate(scan, heads[0].label_map, heads[0].images), *heads[1:]])
+    (scores,) = scores_of_dataset(mixed)
+    assert scores["constant"]["mri_t1/range"] > 10
+
+
+def test_label_maps_of_a_library_teach_anatomy(heads, tmp_path):
+    library = TemplateLibrary.open(tmp_path / "templates", create=True)
+    for number, head in enumerate(heads):
+        library.add(f"head-{number}", head.label_map, licence="made")
+    volumes = list(scores_of_library(library))
+    assert {name for scores in volumes for name in scores} == {"volumes", "components"}
+    learned = calibrate(volumes, (0, 100), 0, fewest=3)
+    farthest = max(abs(place) for scores in volumes for place in scores["volumes"].values())
+    assert learned.policy.checks["volumes"]["far"] == pytest.approx(farthest, rel=1e-3)
+    assert 0 <= learned.policy.checks["components"]["hole_share"] < 0.02
 
 
 def test_a_real_ct_and_a_real_t1_teach_the_thresholds_they_pass(real_data):

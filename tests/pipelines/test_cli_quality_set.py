@@ -12,6 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from ctmr_core.assessment.set_measures import read_documents
+from ctmr_core.assessment.targets import NumberTarget, Targets, keep_targets, targets_of
+from ctmr_core.report.judgement import target_lines
 from ctmr_core.store import Dataset, create_snapshot
 from pipelines.cli.main import app
 from tests.assessment.small_sets import add_cases, person, small_case, small_set
@@ -64,6 +66,21 @@ def test_all_measures_are_taken_and_kept(dataset: Dataset, scans: Path, tmp_path
     again = answer_of("set", dataset.uri, "--reference", scans, "--pairs", 3, "--workers", 1)
     assert {**again, "made_at": ""} == {**found, "made_at": ""}
     assert len(read_documents(dataset)) == 1
+
+
+def test_targets_of_the_recipe_count_unless_others_are_given(tmp_path: Path) -> None:
+    made = small_set(tmp_path / "set", [small_case(i) for i in range(2)])
+    missed = Targets(numbers={"labels": NumberTarget(low=1000)})
+    keep_targets(made.storage, Targets(shares={"sequence": {"ct": 1.0}}).model_dump_json())
+    assert answer_of("set", made.uri, "--measures", "profile")["verdict"]["passed"]
+    keep_targets(made.storage, missed.model_dump_json(exclude_none=True))
+    assert targets_of(made) == missed
+    found = answer_of("set", made.uri, "--measures", "profile", code=1)
+    assert found["settings"]["targets"]["numbers"]["labels"]["low"] == 1000
+    (finding,) = target_lines(made)
+    assert [finding["line"]] == found["verdict"]["lines"]
+    (tmp_path / "others.yaml").write_text("targets: {numbers: {labels: {low: 1}}}\n")
+    assert answer_of("set", made.uri, "--measures", "profile", "--targets", tmp_path / "others.yaml")["verdict"]["passed"]
 
 
 def test_the_cases_digest_is_that_of_a_snapshot(dataset: Dataset) -> None:

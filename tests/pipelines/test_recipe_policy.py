@@ -83,3 +83,11 @@ def test_a_policy_that_is_not_there_is_refused(tmp_path):
 def test_planning_never_passes_over_a_policy(tmp_path):
     with pytest.raises(RecipeError, match="was not resolved"):
         plan(load_recipe(written(tmp_path)))
+
+
+def test_a_target_for_a_score_of_an_unknown_check_is_refused(tmp_path):
+    recipe = written(tmp_path)
+    recipe.write_text(recipe.read_text() + "targets: {numbers: {score/hu_medan/ct/liver: {low: 1}}}\n")
+    with pytest.raises(RecipeError, match="did you mean 'hu_median'") as error:
+        with_policy(load_recipe(recipe))
+    assert "field targets.numbers.score/hu_medan/ct/liver" in str(error.value)

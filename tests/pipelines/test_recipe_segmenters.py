@@ -10,6 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from ctmr_core.assessment.judging import rejudge
+from ctmr_core.assessment.targets import targets_of
 from ctmr_core.cases.manifest import Manifest, read_manifest
 from ctmr_core.cases.recipe import load_recipe
 from ctmr_core.errors import CheckError, RecipeError
@@ -26,6 +27,7 @@ from tests.pipelines.conftest import options
 
 RECIPE = """name: small
 policy: agreeing.yaml
+targets: {shares: {sequence: {ct: 1}}, numbers: {score/agreement/bones/ct/cortical bone: {low: 0.1}}}
 max_attempts: 2
 groups:
   - {name: a, cases: 1, bodies: {parametric: head}, sequences: [ct], size: [32, 32, 32], spacing: [6, 6, 6]}
@@ -77,6 +79,7 @@ def test_what_agrees_is_accepted_with_its_dice_and_judged_again_without_a_voxel(
     assert not any(name.startswith("agreement") for name in [*without["judged"], *without["scores"]])
     found = rejudge(dataset, policy)
     assert (found.kept, found.measured) == (2, 0)
+    assert targets_of(dataset).shares == {"sequence": {"ct": 1.0}}
     assert replay(dataset, "a-0000000", None).accepted
 
 
