@@ -31,7 +31,7 @@ class CaseCost(_Part):
     size_bucket: voxels of one image, rounded to a power of two (see :func:`size_bucket`). images: sequences rendered.
     attempts: tries, at least one per case. busy_seconds: of the worker's making thread (body and render) as the clock ran;
     cpu_wait_seconds: the part of it in which the thread was ready and no core was free (0 where the system doesn't tell).
-    finish_seconds: of its finishing thread (check, encode, write, commit). bytes, objects: of the accepted volumes.
+    finish_seconds: by which checking, writing and committing bound its pace. bytes, objects: of the accepted volumes.
     """
 
     engine: str
@@ -49,7 +49,7 @@ class CaseCost(_Part):
 
     @property
     def seconds_per_case(self) -> float:
-        """Seconds one undisturbed worker needs per case: the slower of its two threads sets the pace."""
+        """Seconds one undisturbed worker needs per case: the busier of making and finishing sets the pace."""
         return max(self.busy_seconds - self.cpu_wait_seconds, self.finish_seconds) / self.cases if self.cases else 0.0
 
 

@@ -284,8 +284,8 @@ def _undisturbed(outcome: CaseOutcome, stage: str) -> float:
 
 
 def _pace(outcome: CaseOutcome) -> float:
-    """Seconds the case kept the slower of the worker's two threads busy; never 0."""
-    return max(*(sum(_undisturbed(outcome, stage) for stage in part) for part in (MAKING_STAGES, FINISHING_STAGES)), 1e-3)
+    """Seconds the case kept the busiest of the worker's threads busy; never 0."""
+    return max(sum(_undisturbed(outcome, stage) for stage in MAKING_STAGES), outcome.finishing, 1e-3)
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -195,7 +195,7 @@ class Tally:
             "attempts": outcome.attempts,
             "busy_seconds": sum(outcome.stages.get(stage, 0.0) for stage in MAKING_STAGES),
             "cpu_wait_seconds": outcome.cpu_wait,
-            "finish_seconds": sum(outcome.stages.get(stage, 0.0) for stage in FINISHING_STAGES),
+            "finish_seconds": outcome.finishing,
             "bytes": outcome.bytes,
             "objects": outcome.objects,
         }.items():

@@ -70,8 +70,12 @@ class CaseOutcome:
     @property
     def pace(self) -> float:
         """Seconds the case kept the busiest of the actor's threads busy: what it adds to the length of a unit."""
-        making, finishing = (sum(self.stages.get(stage, 0.0) for stage in part) for part in (MAKING_STAGES, FINISHING_STAGES))
-        return max(making, self.stages.get("check", 0.0), finishing / 2)  # two threads finish, one of them checks
+        return max(sum(self.stages.get(stage, 0.0) for stage in MAKING_STAGES), self.finishing)
+
+    @property
+    def finishing(self) -> float:
+        """Seconds by which finishing bounds the pace: two threads share it, and one of them checks at a time."""
+        return max(self.stages.get("check", 0.0), sum(self.stages.get(stage, 0.0) for stage in FINISHING_STAGES) / 2)
 
 
 @dataclass(frozen=True)

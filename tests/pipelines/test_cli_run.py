@@ -76,6 +76,17 @@ def test_every_command_has_help_with_an_example() -> None:
         assert "Example" in ctmr(command, "--help").stdout
 
 
+def test_a_command_imports_what_it_needs(tmp_path: Path) -> None:
+    Dataset.create(tmp_path)
+    program = "import sys\nfrom pipelines.cli.main import app\napp(sys.argv[1:], standalone_mode=False)\nprint(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "status", tmp_path, "--json"], capture_output=True, text=True, check=True
+    )
+    modules = set(done.stdout.rpartition("}")[2].split())
+    assert "ctmr_core.store.progress" in modules
+    assert not modules & {"ray", "prefect", "torch", "scipy", "zarr", "nibabel", "pipelines.cli.generate"}
+
+
 def test_wrong_usage_exits_with_2_and_a_refusal_with_1(tmp_path: Path) -> None:
     assert ctmr("generate", tmp_path / "missing.parquet", "--out", tmp_path / "out", check=False).returncode == 2
     refused = ctmr("status", tmp_path, check=False)
