@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from ctmr_core.engines.maisi.conditioning import MASK_BITS
-from ctmr_core.engines.maisi.variants import CONTROLNET, DIFFUSION_UNET
+from ctmr_core.engines.maisi.variants import CONTROLNET, DIFFUSION_UNET, VARIANTS
 from ctmr_core.errors import LearningError
 from ctmr_core.learning.maisi.base import base_models, trainable
 from ctmr_core.learning.maisi.batches import SizedBatches, to_device
-from ctmr_core.learning.maisi.diffusion import facts_of, refuse_missing_facts, refuse_other_autoencoder, single
+from ctmr_core.learning.maisi.diffusion import data_digest, facts_of, refuse_missing_facts, refuse_other_autoencoder, single
 from ctmr_core.learning.maisi.latent_files import read_latents
 from ctmr_core.learning.maisi.latent_items import LatentItems, divided
 from ctmr_core.learning.maisi.losses import region_contrast, roi_weights, weighted_l1
@@ -38,6 +38,9 @@ class ControlNetTask(Task):
     def __init__(self, config: ControlNetConfig) -> None:
         self.config = config
         self.models = base_models(config)
+        if CONTROLNET not in self.models.variant.files:
+            allowed = [name for name, one in VARIANTS.items() if CONTROLNET in one.files]
+            raise LearningError("this variant has no ControlNet", where="field variant", found=config.variant, allowed=allowed)
         sets = read_latents(config.latents)
         refuse_other_autoencoder(self.models, sets)
         self.training, self.held_out = divided(sets, config.validation_fold)
@@ -71,6 +74,7 @@ class ControlNetTask(Task):
             "mode": self.config.mode,
             "start": self.config.start,
             "base": self.models.digests(networks),
+            "data": data_digest([*self.training, *self.held_out]),
         }
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -71,6 +72,7 @@ class DiffusionTask(Task):
             "start": self.config.start,
             "scale_factor": self.scale_factor,
             "base": self._base,
+            "data": data_digest([*self.training, *self.held_out]),
         }
 
     @cached_property
@@ -177,6 +179,12 @@ def refuse_missing_facts(models: MaisiModels, places: Places) -> None:
                 found=item.dim,
                 allowed=f"multiples of {models.size_multiple // models.latent_stride}",
             )
+
+
+def data_digest(places: Places) -> str:
+    """Changes whenever other latents are trained on, or others held out."""
+    text = "\n".join(f"{item.image} {item.fold} {item.made_of}" for _, item in places)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def facts_of(latents: tuple[Path, ...], training: Places, held_out: Places) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import nibabel
@@ -71,6 +72,10 @@ def sources_of(images: Images, folds: int) -> list[Source]:
     found = _of_dataset(images, folds) if images.dataset is not None else _of_list(images, folds)
     if not found:
         raise LearningError("there are no images", where=images.dataset or str(images.list), fix="look at sequences and splits")
+    names = Counter(source.name for source in found)
+    if len(names) < len(found):
+        again = [name for name, times in names.items() if times > 1]
+        raise LearningError("images have the same name", found=again[:8], fix="name each image once")
     return sorted(found, key=lambda source: source.name)
 
 
@@ -124,12 +129,18 @@ def _of_list(images: Images, folds: int) -> list[Source]:
             continue
         image, labels = _file(folder, entry["image"], where), entry.get("label")
         label_file = _file(folder, labels, where) if labels else None
-        name = str(entry["image"]).removesuffix(".gz").removesuffix(".nii")
+        name = _name_of(str(entry["image"]))
         fold = int(entry["fold"]) if "fold" in entry else fold_of(str(entry.get("subject", name)), folds)
         digest = hash_once(image) + ("/" + hash_once(label_file) if label_file else "")
         read_labels = partial(read_scan, label_file) if label_file else None
         found.append(Source(name, sequence, fold, digest, (), "", partial(read_scan, image), read_labels, regions_in(entry)))
     return found
+
+
+def _name_of(image: str) -> str:
+    """The image's path without ending, and without what would lead out of a folder of latents."""
+    parts = PurePosixPath(image.removesuffix(".gz").removesuffix(".nii")).parts
+    return "/".join(part for part in parts if part not in ("/", ".."))
 
 
 def regions_in(entry: dict[str, Any]) -> tuple[list[int], list[int]] | None:

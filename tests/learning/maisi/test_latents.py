@@ -15,6 +15,7 @@ from ctmr_core.errors import LearningError
 from ctmr_core.learning.maisi.latent_files import INDEX, LatentItem, read_labels, read_latent, read_latents
 from ctmr_core.learning.maisi.latents import latent_grid, make_latents
 from ctmr_core.learning.maisi.settings import Images, LatentsConfig
+from ctmr_core.learning.maisi.sources import sources_of
 from tests.learning.maisi.conftest import shrunken
 
 
@@ -166,3 +167,14 @@ def test_networks_that_are_told_the_region_get_it_from_the_label_map(scans, tmp_
     make_latents(config(ddpm, scans, variant="ddpm-ct"), scans / "out")
     item = LatentItem.model_validate_json((scans / "out" / "plain_emb.nii.gz.json").read_text())
     assert (item.top_region_index, item.bottom_region_index) == ([0, 1, 0, 0], [0, 0, 1, 0])
+
+
+def test_names_never_lead_out_of_the_folder_and_are_unique(base, scans):
+    entries = [{"image": str(scans / "plain.nii.gz"), "modality": "ct"}, {"image": "sub/../plain.nii.gz", "modality": "ct"}]
+    (scans / "sub").mkdir()
+    (scans / "list.json").write_text(json.dumps({"training": entries}))
+    names = [source.name for source in sources_of(Images(list=scans / "list.json"), 5)]
+    assert names == sorted([f"{str(scans)[1:]}/plain", "sub/plain"])
+    (scans / "list.json").write_text(json.dumps({"training": [entries[1]] * 2}))
+    with pytest.raises(LearningError, match="same name"):
+        make_latents(config(base, scans), scans / "out")

@@ -125,6 +125,17 @@ def test_latents_of_another_autoencoder_are_refused(latents, tmp_path):
         DiffusionTask(settings("diffusion", other, latents))
 
 
+def test_a_variant_without_a_controlnet_is_refused(base, latents):
+    with pytest.raises(LearningError, match="no ControlNet"):
+        ControlNetTask(settings("controlnet", base, latents, variant="rflow-mr"))
+
+
+def test_latents_divided_otherwise_are_another_training(base, latents, tmp_path):
+    train(settings("diffusion", base, latents, {"steps": 1}, validation_fold=None), tmp_path)
+    with pytest.raises(LearningError, match="data: "):
+        train(settings("diffusion", base, latents, {"steps": 2}, validation_fold=0), tmp_path)
+
+
 def test_the_latent_scale_is_kept_or_measured(base, latents):
     values = np.concatenate(
         [nib.load(path).get_fdata().ravel() for path in sorted(latents.glob("*_emb.nii.gz")) if path.name[8] not in "24"]
