@@ -238,7 +238,7 @@ class Recipe(Strict):
     def _targets_can_be_met(self) -> Recipe:
         if self.targets is None:
             return self
-        planned = {
+        planned: dict[str, set[str]] = {
             "sequence": {name for group in self.groups for option in group.sequences.options for name in option},
             "split": {name for name, share in self.splits.items() if share},
             "engine": {group.engine for group in self.groups},

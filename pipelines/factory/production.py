@@ -19,6 +19,7 @@ from ctmr_core.cases.case import Case
 from ctmr_core.engines import Engine, load_engine
 from ctmr_core.engines.bodies import label_map_of
 from ctmr_core.errors import IntegrityError, StoreError
+from ctmr_core.quality.agreement import read_segmenters
 from ctmr_core.quality.base import Candidate, Verdict
 from ctmr_core.quality.judge import judge
 from ctmr_core.store.commits import CommitRecord
@@ -121,7 +122,8 @@ class Workshop:
 
     Threads may call :meth:`make_unit` with one unit each; one of them renders at a time. Two threads of the workshop finish
     cases: one checks and encodes while the other waits for the disk. So a workshop holds three volumes at most.
-    Raises ``CtmrError`` or ``OSError`` where the dataset or the template library can't be reached.
+    Engines and segmenters are loaded once. Raises ``CtmrError`` or ``OSError`` where the dataset, the template library or a
+    segmenter can't be reached.
     """
 
     def __init__(self, settings: ActorSettings, activity: Activity | None = None, watcher: Watcher | None = None) -> None:
@@ -135,6 +137,9 @@ class Workshop:
         self._finishers = ThreadPoolExecutor(FINISHERS, thread_name_prefix="finish")
         self._finishing: set[Future[CaseOutcome | None]] = set()
         self._judging = threading.Lock()  # checks may keep state, and need not bear two threads
+        self._agreement = read_segmenters(settings.segmenters) if settings.segmenters else None
+        if self._agreement is not None:
+            self._agreement.open()
         for name in settings.engines:
             self._engine(name)
         load_writers()
@@ -226,7 +231,7 @@ class Workshop:
         case, attempt = trial.case, trial.attempt
         try:
             with self._stage(trial, "check"):
-                verdict = judge(candidate)
+                verdict = judge(candidate, agreement=self._agreement)
             if not verdict.accepted and not trial.is_last:
                 trial.errors.append("; ".join(verdict.reasons))
                 self._watcher.attempt(case, attempt, "rejected", trial.errors[-1])
