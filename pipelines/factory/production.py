@@ -230,7 +230,7 @@ class Workshop:
         candidate, parameters = made
         case, attempt = trial.case, trial.attempt
         try:
-            with self._stage(trial, "check"):
+            with self._judging, self._stage(trial, "check"):
                 verdict = judge(candidate, agreement=self._agreement)
             if not verdict.accepted and not trial.is_last:
                 trial.errors.append("; ".join(verdict.reasons))
