@@ -167,12 +167,16 @@ class ValidationSettings(_Labelled):
 
 
 class InferenceSettings(Strict):
-    """MONAI's sliding window. window: voxels, default the patch. hd95: whether distances are measured as well."""
+    """MONAI's sliding window. window: voxels, default the patch. hd95: whether distances are measured as well.
+
+    smallest_piece: pieces of a class below this share of its largest are background; 0 keeps all.
+    """
 
     window: tuple[Voxels, Voxels, Voxels] | None = None
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     batch: Count = 1
     hd95: bool = True
+    smallest_piece: Fraction = 0.0
 
 
 class SegmentationConfig(Strict):

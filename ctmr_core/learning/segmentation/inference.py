@@ -11,6 +11,7 @@ from monai.inferers import sliding_window_inference
 from ctmr_core.learning.segmentation.config import InferenceSettings, IntensitySettings
 from ctmr_core.learning.segmentation.intensity import scaling_of
 from ctmr_core.learning.segmentation.networks import all_scores
+from ctmr_core.learning.segmentation.pieces import without_small_pieces
 from ctmr_core.learning.segmentation.resampling import largest_class, resampled_image, size_at
 
 _SAME = 0.01  # spacings that differ by less are the same
@@ -54,4 +55,5 @@ def segment_volume(
         )
     network.train(was_training)
     assert isinstance(scores, torch.Tensor)  # noqa: S101 - one output in, one out
-    return largest_class(scores[0], size)
+    labels = largest_class(scores[0], size)
+    return without_small_pieces(labels, inference.smallest_piece) if inference.smallest_piece else labels
