@@ -40,7 +40,7 @@ from ctmr_core.store.snapshots import create_snapshot, list_snapshots
 MANIFESTS = Path(__file__).parent.parent / "manifests" / "usefulness"
 CTMR = (sys.executable, "-c", "from pipelines.cli.main import main; main()")
 NESTED = (4, 16)
-LONG_STEPS = {"brain": 2000, "torso": 2200}
+LONG_STEPS = {"brain": 1800, "torso": 2200}
 SHORT_PATCH = [48, 48, 48]
 ALL = "all"
 T1, T2, FLAIR = (f"mri_{name}_skull_stripped" for name in ("t1", "t2", "flair"))
@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--runs", nargs="+", help="default: all; the first is the long one")
-    parser.add_argument("--steps", type=int, help="updates of the run `main`; default 2000 (brain), 2200 (torso)")
+    parser.add_argument("--steps", type=int, help="updates of the run `main`; default 1800 (brain), 2200 (torso)")
     parser.add_argument("--short-steps", type=int, default=300, help="updates of every other run")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
