@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from ctmr_core.assessment.judging import rejudge
 from ctmr_core.assessment.measuring import MEASURED
@@ -18,6 +19,7 @@ from ctmr_core.quality.noise import NoiseCheck
 from ctmr_core.quality.policy import Policy, parse_policy
 from ctmr_core.store import Dataset, compact, create_snapshot, seal
 from tests.assessment.made import commit_candidate, head_case, make_judged
+from tests.quality.test_agreement import Thresholds
 from tests.store.store_maker import manifest_of
 
 STRICT = Policy(name="strict", checks={"mr_contrast": {"mri_t1_gm_over_wm_high": 0.41}})
@@ -109,7 +111,7 @@ def test_rejected_cases_are_reported_and_never_accepted_unseen(heads, tmp_path, 
 def test_a_damaged_case_is_named_and_not_kept(heads, tmp_path):
     dataset, _ = make_judged(tmp_path / "d", heads[:2], unjudged=(0, 1))
     volume = Path(dataset.row("head-00")["volume"])
-    shard = next(path for path in (tmp_path / "d" / volume / "mri_t1/0/c").rglob("*") if path.is_file())
+    shard = next(path for path in (tmp_path / "d" / volume / "mri_t1/0").glob("c.*"))
     shard.write_bytes(shard.read_bytes()[:40])
     found = rejudge(dataset, Policy())
     assert (found.cases, found.kept, found.measured) == (2, 1, 1)
@@ -181,8 +183,10 @@ def test_the_document_of_a_policy_says_what_was_in_force(heads, tmp_path):
 
 
 def test_segmenters_run_where_their_sequence_is_and_once(heads, tmp_path, monkeypatch):
+    network = tmp_path / "thresholds.ts"
+    torch.jit.script(Thresholds()).save(str(network))
     dataset, _ = make_judged(tmp_path / "d", heads)
-    text = "policy: 1\nsegmenters: [{name: net, source: 'tests.quality.test_agreement:made_thresholds', dice: %s, smallest_ml: 0,"
+    text = f"policy: 1\nsegmenters: [{{name: net, source: '{network}', dice: %s, smallest_ml: 0,"
     text += " roi: [40, 44, 40], mapping: {1: left cerebral white matter}}]"
     strict, lenient = (parse_policy(text % dice, "p") for dice in (0.999, 0.0))
     found = rejudge(dataset, strict)

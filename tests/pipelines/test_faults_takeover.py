@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -16,15 +17,34 @@ from tests.soak import child
 from tests.soak.cases import write_manifest
 from tests.soak.evidence import difference, evidence
 
+Stopper = Callable[[str, Path, Path], child.BaseProcess]
+
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
     return write_manifest(tmp_path / "cases.parquet", 3)
 
 
-def stopped_at(point: str, manifest: Path, out: Path) -> child.BaseProcess:
-    """A line that stands still at ``point``, as on a paused machine."""
-    process = child.start(manifest, out, {f"@{point}": {"fault": "freeze", "nth": 2, "once": True}})
+@pytest.fixture
+def stopped_at() -> Iterator[Stopper]:
+    """Start a line that stands still at a point, as on a paused machine; killed after the test."""
+    started: list[child.BaseProcess] = []
+
+    def stopped_at(point: str, manifest: Path, out: Path) -> child.BaseProcess:
+        started.append(frozen_at(point, manifest, out))
+        return started[-1]
+
+    yield stopped_at
+    for process in started:
+        process.kill()
+        process.join()
+
+
+def frozen_at(point: str, manifest: Path, out: Path) -> child.BaseProcess:
+    order = {"fault": "freeze", "nth": 2, "once": True}
+    if point == "file.half":
+        order["object"] = "volumes/*"  # not the files of a new dataset, which are written before the lock
+    process = child.start(manifest, out, {f"@{point}": order})
     deadline = time.monotonic() + 120
     while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
         assert time.monotonic() < deadline
@@ -47,7 +67,7 @@ def wake(process: child.BaseProcess) -> int:
     return process.exitcode
 
 
-def test_a_second_run_is_refused_with_the_holder_and_the_time(manifest: Path, tmp_path: Path) -> None:
+def test_a_second_run_is_refused_with_the_holder_and_the_time(manifest: Path, tmp_path: Path, stopped_at: Stopper) -> None:
     first = stopped_at("commit.begin", manifest, tmp_path / "out")
     assert child.run(manifest, tmp_path / "out") == child.FAILED
     assert f"process {first.pid} on" in child.error_of(manifest)
@@ -56,7 +76,9 @@ def test_a_second_run_is_refused_with_the_holder_and_the_time(manifest: Path, tm
 
 
 @pytest.mark.parametrize("point", ["volume.begin", "file.half", "volume.made", "commit.begin", "commit.made"])
-def test_a_run_that_wakes_up_after_it_was_taken_over_damages_nothing(point: str, manifest: Path, tmp_path: Path) -> None:
+def test_a_run_that_wakes_up_after_it_was_taken_over_damages_nothing(
+    point: str, manifest: Path, tmp_path: Path, stopped_at: Stopper
+) -> None:
     out = tmp_path / "out"
     first = stopped_at(point, manifest, out)
     silence(out)
