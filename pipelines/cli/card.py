@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.console import console, print_json, report_errors
+from pipelines.cli.options import JsonOption
 
 
 @report_errors
@@ -15,7 +16,7 @@ def card(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="The dataset: a folder or s3://bucket/prefix.")],
     snapshot: Annotated[str | None, typer.Option(help="Of this snapshot.", show_default=False)] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write into.", file_okay=False)] = Path("card"),
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Write the card of a dataset: README.md, croissant.json and cases.parquet.
 

@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.cli.console import console, print_json, report_errors
-from pipelines.cli.quality import DatasetArgument, JsonOption, PolicyOption
+from pipelines.cli.options import DatasetArgument, JsonOption
+from pipelines.cli.quality import PolicyOption
 
 
 @report_errors

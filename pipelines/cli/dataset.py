@@ -12,10 +12,9 @@ import typer
 from rich.text import Text
 
 from pipelines.cli.console import EXIT_FAILED, console, error_console, print_json, report_errors
+from pipelines.cli.options import DatasetArgument, JsonOption
 
-DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset: a folder or s3://bucket/prefix.")]
 REPORT = "report.html"
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @report_errors

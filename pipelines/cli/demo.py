@@ -12,6 +12,7 @@ from rich.text import Text
 from ctmr_core.errors import RecipeError
 from pipelines.cli.console import EXIT_FAILED, console, print_json, report_errors
 from pipelines.cli.generate import print_summary, run
+from pipelines.cli.options import JsonOption
 from pipelines.flows.options import GenerateOptions
 
 RECIPE = "demo.yaml"
@@ -36,7 +37,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the dataset.")] = Path("runs/demo"),
     cases: Annotated[int | None, typer.Option(min=1, max=10_000, help="How many cases; default as in the recipe.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Actors; default one per core.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Plan, generate, check and report a small dataset; needs no data and no weights.
 

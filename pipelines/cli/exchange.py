@@ -12,12 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.cli.console import EXIT_FAILED, EXIT_USAGE, console, error_console, print_json, report_errors
+from pipelines.cli.options import DatasetArgument, JsonOption
 
 if TYPE_CHECKING:
     from ctmr_core.exchange import ExportSummary
-
-DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset: a folder or s3://bucket/prefix.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
 def _list_formats(wanted: bool) -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.cli.console import console, print_json, report_errors
+from pipelines.cli.options import JsonOption
 
 if TYPE_CHECKING:
     from ctmr_core.store import GcReport
@@ -38,7 +39,7 @@ def gc(
     superseded: Annotated[
         bool, typer.Option("--superseded", help="Also volumes of cases a changed plan has replaced; never those of a snapshot.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Remove volumes no commit names, scratch files, merged catalog files and unfinished uploads. Committed volumes stay.
 

@@ -12,6 +12,7 @@ from rich.text import Text
 from pipelines.cli.console import EXIT_FAILED, console, print_json, report_errors
 from pipelines.cli.estimates import CalibrateOption, show_outlook
 from pipelines.cli.live import LiveRun, duration
+from pipelines.cli.options import JsonOption
 from pipelines.factory.logs import LogFormat
 from pipelines.flows.options import GenerateOptions, RunSummary
 
@@ -54,7 +55,7 @@ def generate(
     ] = False,
     calibrate: CalibrateOption = None,
     force: Annotated[bool, typer.Option("--force", help="Begin even if disk, memory or GPUs can't suffice.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Make every case of MANIFEST that DATASET does not have yet.
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
+from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -44,15 +46,15 @@ def counts(progress: Progress) -> Text:
     return text
 
 
-class LiveRun:
-    """An observer of ``Progress`` that draws it; use as a context manager."""
+class LiveView:
+    """A picture that is drawn again and again on a terminal, or a line now and then; use as a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
-        self._last_line = 0.0
+        self._last_line = float("-inf")
 
-    def __enter__(self) -> LiveRun:
+    def __enter__(self) -> Self:
         if self._live:
             self._live.start()
         return self
@@ -61,13 +63,21 @@ class LiveRun:
         if self._live:
             self._live.stop()
 
+    def _show(self, picture: Callable[[], RenderableType], line: Callable[[], Text], *, now: bool = False) -> None:
+        """The picture; without a terminal the line, if it is ``now`` to be told or the last one is old enough."""
+        if self._live:
+            self._live.update(picture())
+        elif now or time.monotonic() - self._last_line >= PLAIN_SECONDS:
+            self._last_line = time.monotonic()
+            self._console.print(line(), soft_wrap=True, highlight=False)
+
+
+class LiveRun(LiveView):
+    """An observer of ``Progress`` that draws it."""
+
     def __call__(self, progress: Progress) -> None:
         """Show the run as it is now."""
-        if self._live:
-            self._live.update(self._picture(progress))
-        elif time.monotonic() - self._last_line >= PLAIN_SECONDS:
-            self._last_line = time.monotonic()
-            self._console.print(self._line(progress), soft_wrap=True)
+        self._show(lambda: self._picture(progress), lambda: self._line(progress))
 
     @staticmethod
     def _line(progress: Progress) -> Text:

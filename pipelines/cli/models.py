@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.cli.console import EXIT_FAILED, console, error_console, print_json, report_errors
+from pipelines.cli.options import JsonOption
 
 if TYPE_CHECKING:
     from ctmr_core.engines.maisi.hub import FileState
@@ -26,7 +27,6 @@ VariantArgument = Annotated[str, typer.Argument(metavar="VARIANT", help="rflow-c
 RootOption = Annotated[
     Path | None, typer.Option("--root", envvar="CTMR_MODELS", help="Models folder; default ~/.cache/ctmr/models.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MasksOption = Annotated[bool, typer.Option("--masks", help="Also the networks that draw label maps (CT variants).")]
 BankOption = Annotated[bool, typer.Option("--bank", help="Also NVIDIA's bank of label maps (11.6 GB, CT variants).")]
 _STYLES = {"verified": "green", "recorded": "green", "trained": "green", "missing": "dim", "changed": "red", "different": "red"}

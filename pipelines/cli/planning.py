@@ -10,6 +10,7 @@ from rich.table import Table
 
 from pipelines.cli.console import EXIT_FAILED, console, error_console, print_json, report_errors
 from pipelines.cli.estimates import CalibrateOption, show_outlook
+from pipelines.cli.options import JsonOption, LibraryOption
 from pipelines.flows.options import GenerateOptions
 
 if TYPE_CHECKING:
@@ -17,12 +18,6 @@ if TYPE_CHECKING:
     from ctmr_core.cases.manifest import Manifest
 
 RECIPE_SUFFIXES = (".yaml", ".yml")
-
-LibraryOption = Annotated[
-    Path | None,
-    typer.Option("--library", help="Template library to use instead of the one the recipe names.", show_default=False),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
 @report_errors

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.cli.console import EXIT_FAILED, console, error_console, print_json, report_errors
+from pipelines.cli.options import DatasetArgument, JsonOption
 from pipelines.cli.quality_set import drift_command, set_command
 
 if TYPE_CHECKING:
@@ -27,11 +28,9 @@ quality_app = typer.Typer(
 quality_app.command("set")(set_command)
 quality_app.command("drift")(drift_command)
 
-DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset: a folder or s3://bucket/prefix.")]
 PolicyOption = Annotated[
     str, typer.Option("--policy", "-p", help="A policy (.yaml), or the name of a built-in one.", show_default=False)
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
 @quality_app.command()

@@ -10,12 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.cli.console import EXIT_FAILED, console, error_console, print_json, report_errors
+from pipelines.cli.options import DatasetArgument, JsonOption
 
 if TYPE_CHECKING:
     from ctmr_core.assessment.slices import SliceProtocol
 
-DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset: a folder or s3://bucket/prefix.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 OutOption = Annotated[Path | None, typer.Option(help="Write the JSON document here too.", dir_okay=False)]
 
 

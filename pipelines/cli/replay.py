@@ -10,6 +10,7 @@ import typer
 from rich.text import Text
 
 from pipelines.cli.console import EXIT_FAILED, console, print_json, report_errors
+from pipelines.cli.options import JsonOption
 
 
 @report_errors
@@ -20,7 +21,7 @@ def replay(
     library: Annotated[
         Path, typer.Option("--library", envvar="CTMR_TEMPLATES", help="The template library, for cases with a template.")
     ] = Path("templates"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Make one case again in this process, without Prefect or Ray, and compare it with what is committed; writes nothing.
 

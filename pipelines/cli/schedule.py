@@ -14,6 +14,7 @@ from rich.text import Text
 
 from ctmr_core.errors import CtmrError
 from pipelines.cli.console import console, print_json, report_errors
+from pipelines.cli.options import JsonOption
 from pipelines.cli.schedule_views import all_as_json, next_night, print_schedule, run_as_json, schedule_as_json, tell
 from pipelines.flows.nightly_options import NightlyOptions
 
@@ -29,7 +30,6 @@ Server = Annotated[
 ]
 DEFAULT_SERVER = "http://127.0.0.1:4200/api"
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The schedule.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @schedule_app.command()

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from ctmr_core.errors import LearningError
 from pipelines.cli.console import console, print_json, report_errors
+from pipelines.cli.options import JsonOption
 
 _VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mgz", ".nrrd", ".nhdr", ".mha", ".mhd")
 
@@ -24,7 +25,7 @@ def segment(
         Path, typer.Option("--out", "-o", help="Folder for the label maps, or a .nii.gz for one.", show_default=False)
     ],
     device: Annotated[str, typer.Option(help="`auto`, `cpu` or `cuda`.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the files as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Segment scans with a network of `ctmr train segmentation`.
 

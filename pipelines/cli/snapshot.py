@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.cli.console import console, print_json, report_errors
+from pipelines.cli.options import DatasetArgument, JsonOption
 
 if TYPE_CHECKING:
     from ctmr_core.store import Snapshot
@@ -22,8 +23,6 @@ snapshot_app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset: a folder or s3://bucket/prefix.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 SnapshotArgument = Annotated[str, typer.Argument(metavar="SNAPSHOT", help="Name, or the first digits of the digest.")]
 
 

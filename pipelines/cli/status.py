@@ -17,13 +17,13 @@ from rich.text import Text
 
 from pipelines.cli.console import EXIT_USAGE, console, error_console, print_json, report_errors
 from pipelines.cli.live import duration
+from pipelines.cli.options import DatasetArgument, JsonOption
 
 if TYPE_CHECKING:
     from ctmr_core.store.progress import Sample
     from ctmr_core.store.runs import RunRecord
     from ctmr_core.store.storage import Storage
 
-DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="The dataset: a folder or s3://bucket/prefix.")]
 _SHOWN_RUN = ("started", "seconds", "accepted", "rejected", "failed", "quarantined", "workers", "efficiency", "stages", "halt")
 
 
@@ -72,7 +72,7 @@ def release(
     dataset: DatasetArgument,
     cases: Annotated[list[str] | None, typer.Argument(metavar="[CASE]...", help="Case ids.", show_default=False)] = None,
     everything: Annotated[bool, typer.Option("--all", help="All failed and quarantined cases.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Let failed and quarantined cases be tried again by the next run.
 

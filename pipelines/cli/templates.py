@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.cli.console import EXIT_FAILED, console, error_console, print_json, report_errors
+from pipelines.cli.options import JsonOption
 
 if TYPE_CHECKING:
     from ctmr_core.anatomy.templates.library import TemplateRow
@@ -25,7 +26,6 @@ templates_app = typer.Typer(
 LibraryOption = Annotated[
     Path, typer.Option("--library", envvar="CTMR_TEMPLATES", help="Folder of the library.", show_default=True)
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DEFAULT_LIBRARY = Path("templates")
 
 

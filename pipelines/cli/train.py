@@ -13,6 +13,7 @@ from rich.text import Text
 
 from pipelines.cli.console import EXIT_FAILED, console, print_json, report_errors
 from pipelines.cli.live import duration
+from pipelines.cli.options import JsonOption
 from pipelines.cli.segment import checkpoint_of
 from pipelines.cli.train_maisi import autoencoder, controlnet, diffusion, latents
 from pipelines.factory.logs import LogFormat
@@ -62,7 +63,7 @@ def segmentation(
     log_format: Annotated[
         LogFormat | None, typer.Option(envvar="CTMR_LOG_FORMAT", help="Of what this process and the workers log.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a segmentation network as CONFIG says, and score it on whole volumes.
 
@@ -111,7 +112,7 @@ def validate(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the tables: Parquet, CSV, Markdown.")] = None,
     last: Annotated[bool, typer.Option("--last", help="The last checkpoint, not the best.")] = False,
     device: Annotated[str, typer.Option(help="`auto`, `cpu` or `cuda`.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Score a trained segmentation network on whole volumes: Dice and HD95 by class.
 

@@ -4,52 +4,35 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from ctmr_core.learning.training.loop import Report
-from pipelines.cli.live import duration
+from pipelines.cli.live import LiveView, duration
 
-PLAIN_SECONDS = 10.0  # one line this often when the output is not a terminal
 _PACE_REPORTS = 20  # the pace is that of the last so many reports
 
 
-class LiveTraining:
-    """An observer of reports that draws them; use as a context manager."""
+class LiveTraining(LiveView):
+    """An observer of reports that draws them."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        super().__init__(console)
         self._began = time.monotonic()
-        self._last_line = float("-inf")
         self._steps: list[tuple[float, int]] = []
         self._values: dict[str, float] = {}
         self._scores: dict[str, float] = {}
         self._scored_at = 0
         self._note = ""
 
-    def __enter__(self) -> LiveTraining:
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._live:
-            self._live.stop()
-
     def __call__(self, report: Report) -> None:
         """Show the training as it is now."""
         self._take(report)
-        if self._live:
-            self._live.update(self._picture(report))
-        elif report.kind == "validation" or (report.kind == "train" and time.monotonic() - self._last_line >= PLAIN_SECONDS):
-            self._last_line = time.monotonic()
-            self._console.print(self._line(report), soft_wrap=True, highlight=False)
+        if self._live or report.kind in ("train", "validation"):
+            self._show(lambda: self._picture(report), lambda: self._line(report), now=report.kind == "validation")
 
     def _take(self, report: Report) -> None:
         if self._steps and report.step < self._steps[-1][1]:

@@ -12,6 +12,7 @@ import typer
 from rich.text import Text
 
 from pipelines.cli.console import EXIT_FAILED, console, error_console, print_json, report_errors
+from pipelines.cli.options import JsonOption
 
 if TYPE_CHECKING:
     from ctmr_core.learning.maisi.run import Trained, TrainingConfig
@@ -25,7 +26,6 @@ OutOption = Annotated[
 StepsOption = Annotated[int | None, typer.Option(min=1, help="Instead of `training.steps`.")]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:<n>; instead of the configuration's.")]
 ResumeOption = Annotated[bool, typer.Option("--resume/--fresh", help="Go on with the training in the folder, or refuse it.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @report_errors

@@ -35,12 +35,12 @@ from pipelines.flows.waves import waves_of
 prepare_prefect()
 
 from prefect import flow  # noqa: E402 - the settings above must be made before Prefect is imported
-from prefect.artifacts import create_progress_artifact, update_progress_artifact  # noqa: E402
 from prefect.runtime import flow_run  # noqa: E402
+
+from pipelines.flows.progress_artifact import ProgressArtifact  # noqa: E402
 
 LOG = logging.getLogger(__name__)
 
-ARTIFACT_SECONDS = 10.0
 _LOGGED = {"planned", "done_before", "accepted", "rejected", "failed", "quarantined", "attempts", "seconds", "efficiency", "halt"}
 
 #: Who watches the run in this process; a flow's parameters must be plain data, so it can't be one.
@@ -161,9 +161,11 @@ def _crew(options: GenerateOptions, backlog: Backlog, run_id: str) -> Crew:
 
 def _make(options: GenerateOptions, backlog: Backlog, crew: Crew, tally: Tally, tracking: Tracking) -> int:
     """Make what is to do; in how many waves."""
-    watching: list[Observer] = [*_observers, RunMeter(without_secrets(options.dataset)), _ProgressArtifact(tracking)]
+    artifact = ProgressArtifact(tracking, "cases with an outcome")
+    watching: list[Observer] = [*_observers, RunMeter(without_secrets(options.dataset))]
 
     def observe(progress: Progress) -> None:
+        artifact.show(progress.done, progress.planned)
         for observer in watching:
             observer(progress)
 
@@ -186,24 +188,3 @@ def _make(options: GenerateOptions, backlog: Backlog, crew: Crew, tally: Tally, 
             driver.close()
             tally.stop_clock()
     return number + 1
-
-
-class _ProgressArtifact:
-    """Keeps one Prefect progress artifact of the flow run up to date, seldom enough to cost nothing."""
-
-    def __init__(self, tracking: Tracking) -> None:
-        self._tracking = tracking
-        self._id: object = None
-        self._last = time.monotonic()
-        tracking.tell(self._create)
-
-    def _create(self) -> None:
-        self._id = create_progress_artifact(progress=0.0, description="cases with an outcome")
-
-    def __call__(self, progress: Progress) -> None:
-        finished = progress.done >= progress.planned
-        if not finished and time.monotonic() - self._last < ARTIFACT_SECONDS:
-            return
-        self._last = time.monotonic()
-        percent = 100.0 * progress.done / max(progress.planned, 1)
-        self._tracking.tell(lambda: update_progress_artifact(self._id, progress=percent))  # type: ignore[arg-type]

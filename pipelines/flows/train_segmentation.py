@@ -31,15 +31,12 @@ from pipelines.flows.train_work import SegmentationJob, base_of, configured
 prepare_prefect()
 
 from prefect import flow  # noqa: E402 - the settings above must be made before Prefect is imported
-from prefect.artifacts import (  # noqa: E402
-    create_markdown_artifact,
-    create_progress_artifact,
-    update_progress_artifact,
-)
+from prefect.artifacts import create_markdown_artifact  # noqa: E402
 from prefect.settings import PREFECT_API_URL  # noqa: E402
 
+from pipelines.flows.progress_artifact import ProgressArtifact  # noqa: E402
+
 LOG = logging.getLogger(__name__)
-ARTIFACT_SECONDS = 10.0
 NO_SERVER = "no Prefect server is configured"
 
 Observer = Callable[[Report], None]
@@ -159,9 +156,11 @@ def _refuse_training_in(folder: Path, options: TrainOptions) -> None:
 
 def _run(job: SegmentationJob, options: TrainOptions, tracking: Tracking) -> TrainingSummary:
     """Train here or on Ray; what rank 0 says at the end."""
-    watching: list[Observer] = [*_observers, _ProgressArtifact(tracking)]
+    artifact = ProgressArtifact(tracking, "steps of the training")
+    watching: list[Observer] = list(_observers)
 
     def observe(report: Report) -> None:
+        artifact.show(report.step, report.steps)
         for observer in watching:
             observer(report)
 
@@ -185,23 +184,3 @@ def _run(job: SegmentationJob, options: TrainOptions, tracking: Tracking) -> Tra
             placed, job.folder, team, observe, lambda: asked() or any(stopping() for stopping in _stoppers)
         )
         return summary
-
-
-class _ProgressArtifact:
-    """Keeps one Prefect progress artifact of the flow run up to date, seldom enough to cost nothing."""
-
-    def __init__(self, tracking: Tracking) -> None:
-        self._tracking = tracking
-        self._id: object = None
-        self._last = time.monotonic()
-        tracking.tell(self._create)
-
-    def _create(self) -> None:
-        self._id = create_progress_artifact(progress=0.0, description="steps of the training")
-
-    def __call__(self, report: Report) -> None:
-        if report.step < report.steps and time.monotonic() - self._last < ARTIFACT_SECONDS:
-            return
-        self._last = time.monotonic()
-        percent = 100.0 * report.step / max(report.steps, 1)
-        self._tracking.tell(lambda: update_progress_artifact(self._id, progress=percent))  # type: ignore[arg-type]
