@@ -1,23 +1,26 @@
 """How many injected defects the checks detect, kind by kind, and how many clean volumes they refuse.
 
-    python benchmarks/detection.py --bodies 8 --clean 100 --keep found.jsonl
+    python benchmarks/detection.py --bodies 8 --clean 400 --keep found.jsonl
     python benchmarks/detection.py --bodies 4 --real-data DIR --json
 
 Clean volumes: parametric torsos in CT (some with a lesion) and heads in MR, rendered by the tissue engine at coarse voxels. Every
 kind of defect (``benchmarks/defects.py`` says what each severity is) is made in every one of ``--bodies`` that can have it, and
-judged under the default policy. ``--clean``: bodies judged as they are, of more regions and sequences, for the rate of false
-alarms. ``--real-data``: a folder with ``ct_abdomen``, ``t1_brain`` and ``brain_label_maps``, whose volumes must be accepted; they
-are not defects. ``--keep``: every judgement is a line of this file at once; the same command goes on where it was stopped.
+judged under the default policy. ``--clean``: volumes judged as the recipes make them (``benchmarks/clean_volumes.py``), for the
+rate of false alarms. ``--real-data``: a folder of real scans (``benchmarks/real_volumes.py``), judged too; recipes with a library
+draw from its label maps. ``--keep``: every judgement is a line of this file at once; the same command goes on where it was
+stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +37,6 @@ from ctmr_core.quality.judge import judge
 LESIONS = ("hepatic tumor", "left kidney cyst")
 TORSO = {"body": "parametric:torso", "size": (104, 80, 80), "spacing": (4.0, 4.0, 4.0)}
 HEAD = {"body": "parametric:head", "center": "head", "size": (72, 88, 80), "spacing": (3.0, 3.0, 3.0)}
-#: What the clean volumes are, in turn: regions and sequences beside those the defects are made in.
-CLEAN: tuple[dict[str, Any], ...] = (
-    {**TORSO, "center": "abdomen", "sequences": ("ct",)},
-    {**HEAD, "sequences": ("mri_t1", "mri_t2")},
-    {**TORSO, "center": "chest", "sequences": ("ct_contrast",)},
-    {**HEAD, "sequences": ("mri_flair", "mri_swi")},
-    {**TORSO, "center": "pelvis", "sequences": ("ct",)},
-    {**HEAD, "sequences": ("ct",)},
-    {**TORSO, "center": "abdomen", "sequences": ("ct_contrast",), "lesions": (Lesion(label=LESIONS[0], diameter=28.0),)},
-    {**HEAD, "sequences": ("mri_t1", "mri_flair"), "lesions": (Lesion(label="enhancing brain tumor", diameter=28.0),)},
-    {**TORSO, "center": "abdomen", "sequences": ("mri_t1", "mri_t2")},
-    {**HEAD, "sequences": ("mri_t1_skull_stripped", "mri_pd")},
-)
-_CLEAN_SEEDS = 1000  # the clean bodies are other people than those with defects
 
 
 @dataclass
@@ -87,7 +76,7 @@ def main() -> None:
     parser.add_argument("--bodies", type=int, default=8, help="bodies that get defects: half torsos, half heads")
     parser.add_argument("--first", type=int, default=1, help="seed of the first body")
     parser.add_argument("--kinds", nargs="*", default=list(DEFECTS), choices=list(DEFECTS), metavar="KIND")
-    parser.add_argument("--clean", type=int, default=0, help="more clean volumes, for the rate of false alarms alone")
+    parser.add_argument("--clean", type=int, default=0, help="volumes of the recipes, for the rate of false alarms")
     parser.add_argument("--real-data", type=Path)
     parser.add_argument("--keep", type=Path, help="file of judgements (JSON Lines), to go on from")
     parser.add_argument("--json", action="store_true")
@@ -95,8 +84,8 @@ def main() -> None:
     found = Found(options.keep)
     for number in range(options.bodies):
         judge_defects(found, number, options.first, options.kinds)
-    for number in range(options.clean):
-        judge_clean(found, number)
+    if options.clean:
+        judge_clean(found, options.clean, options.real_data)
     if options.real_data:
         judge_real(found, options.real_data)
     print(json.dumps(found.lines, indent=2) if options.json else markdown(found, options.kinds))
@@ -119,14 +108,15 @@ def judge_defects(found: Found, number: int, first: int, kinds: Iterable[str]) -
         found.keep(None if candidate is None else judge(candidate), what="defect", name=name, kind=kind, severity=word)
 
 
-def judge_clean(found: Found, number: int) -> None:
-    """A body as it is; another person each time."""
-    fields = CLEAN[number % len(CLEAN)]
-    name = f"{fields['body']} {fields['center']} {'+'.join(fields['sequences'])} {_CLEAN_SEEDS + number}"
-    if not found.has(what="clean", name=name):
-        case = Case.model_validate({**fields, "case_id": f"clean-{number}", "body_seed": _CLEAN_SEEDS + number})
-        label_map = build_label_map(case, None, 0)[0]
-        found.keep(judge(Candidate(case, label_map, load_engine("tissue").render(case, label_map, 0))), what="clean", name=name)
+def judge_clean(found: Found, number: int, real_data: Path | None) -> None:
+    """So many volumes of the recipes as they are."""
+    from clean_volumes import clean_volumes, real_library
+
+    with tempfile.TemporaryDirectory() as work:
+        library = real_library(Path(work), real_data) if real_data else None
+        for name, candidate in islice(clean_volumes(library), number):
+            if not found.has(what="clean", name=name):
+                found.keep(judge(candidate()), what="clean", name=name)
 
 
 def judge_real(found: Found, folder: Path) -> None:
@@ -177,8 +167,9 @@ def markdown(found: Found, kinds: Iterable[str]) -> str:
         judged = found.of(what)
         refused = [row for row in judged if not row["accepted"]]
         if judged:
-            bound = stats.binomtest(len(refused), len(judged)).proportion_ci(0.95, "exact").high
-            lines += ["", f"{what}: {len(refused)} of {len(judged)} volumes refused; at most {bound:.1%} (95 %)."]
+            low, high = stats.binomtest(len(refused), len(judged)).proportion_ci(0.95, "exact")
+            rate = f"{len(refused) / len(judged):.2%}, 95 % interval (Clopper-Pearson) {low:.2%} to {high:.2%}"
+            lines += ["", f"{what}: {len(refused)} of {len(judged)} volumes refused, {rate}."]
         lines += [f"- {row['name']}: {'; '.join(row['reasons'])}" for row in refused]
     missed = Counter((row["kind"], row["severity"]) for row in defects if row["accepted"])
     if missed:

@@ -91,7 +91,8 @@ def measure_remote(size: int, options: argparse.Namespace, results: Results) -> 
     """The sides that read from an object store."""
     from tests.s3_servers import S3Proxy, fresh_uri, running_seaweedfs
 
-    names = (WARM, CLOCK, GETS, FETCHED)
+    by_workers = tuple(f"{options.workers} workers: {name}" for name in (CLOCK, GETS, FETCHED)) if options.workers else ()
+    names = (WARM, CLOCK, GETS, FETCHED, *by_workers)
     kinds = [kind for kind in (OursRemote, MonaiRemote) if _chosen(kind.name, options) and results.misses(size, kind.name, names)]
     if not kinds:
         return
@@ -107,11 +108,20 @@ def measure_remote(size: int, options: argparse.Namespace, results: Results) -> 
         for side, found in zip(sides, _in_turn(sides, options.seconds, cold=False), strict=True):
             results.measure(size, side.name, (WARM,), lambda found=found: found[:1])
             results.measure(size, side.name, (CLOCK,), lambda side=side: (_per_second(side, options.seconds, 0),))
+            results.measure(
+                size, side.name, by_workers[:1], lambda side=side: (_per_second(side, options.seconds, options.workers),)
+            )
         os.environ["AWS_ENDPOINT_URL"] = proxy.endpoint
         for kind, uri in zip(kinds, uris, strict=True):
             counted = kind(Path(folder), options.volumes, uri)
             counted.written()
             results.measure(size, kind.name, (GETS, FETCHED), lambda side=counted: _requests(side, proxy.reads, options.seconds))
+            results.measure(
+                size,
+                kind.name,
+                by_workers[1:],
+                lambda side=counted: _requests_of_workers(side, proxy.reads, options.workers),
+            )
 
 
 def _chosen(name: str, options: argparse.Namespace) -> bool:
@@ -161,6 +171,15 @@ def _requests(side: Side, reads: Callable[[], tuple[int, int]], seconds: float) 
         count += 1
     more_gets, more_fetched = reads()
     return (more_gets - gets) / count, (more_fetched - fetched) / count / 1e3
+
+
+def _requests_of_workers(side: Side, reads: Callable[[], tuple[int, int]], workers: int) -> tuple[float, float]:
+    """(GETs, kB) of a patch in workers that have just started: what they ask of every volume once is in it."""
+    gets, fetched = reads()
+    for _ in side.first(_COUNTED, workers):
+        pass
+    more_gets, more_fetched = reads()
+    return (more_gets - gets) / _COUNTED, (more_fetched - fetched) / _COUNTED / 1e3
 
 
 def _in_turn(sides: list[Side], seconds: float, cold: bool) -> list[tuple[float, float]]:

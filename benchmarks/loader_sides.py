@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from functools import cached_property
@@ -72,6 +73,11 @@ class Side(torch.utils.data.Dataset[Any]):
     def batches(self, workers: int) -> Iterator[Any]:
         return iter(torch.utils.data.DataLoader(self, 1, num_workers=workers, multiprocessing_context="spawn"))
 
+    def first(self, count: int, workers: int) -> Iterator[Any]:
+        """The first items and no more, by workers."""
+        few = torch.utils.data.Subset(self, range(count))
+        return iter(torch.utils.data.DataLoader(few, 1, num_workers=workers, multiprocessing_context="spawn"))
+
 
 class UniformPatches(PatchDataset):
     """Patches anywhere in the volume, air included, as the peers cut them: in training half are around labelled voxels."""
@@ -120,6 +126,9 @@ class Ours(Side):
 
     def batches(self, workers: int) -> Iterator[Any]:
         return iter(loader(self.patches, 1, workers))
+
+    def first(self, count: int, workers: int) -> Iterator[Any]:
+        return iter(loader(UniformPatches(self.dataset, PATCH, items=count, align=self.align), 1, workers))
 
 
 class OursAnywhere(Ours):
@@ -254,9 +263,13 @@ class MonaiRemote(Monai):
             path.unlink()
 
     def __getitem__(self, item: int) -> Any:
-        for path in self.pair(item % self.volumes):
-            path.write_bytes(self.storage.read(path.name))
-        return super().__getitem__(item)
+        place = self.folder / str(os.getpid())  # workers fetch for themselves
+        place.mkdir(exist_ok=True)
+        files = {}
+        for key, path in zip(("image", "label"), self.pair(item % self.volumes), strict=True):
+            files[key] = place / path.name
+            files[key].write_bytes(self.storage.read(path.name))
+        return self.transform(files)
 
 
 LOCAL = (Ours, OursAnywhere, Monai, TorchIO, NnUnet, Npy)

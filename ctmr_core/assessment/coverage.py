@@ -28,13 +28,19 @@ def kernel_distance(
     return float(np.mean(found)), float(np.std(found))
 
 
+def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """float64 [rows of x, rows of y]: (x.y / d + 1)^3."""
+    values = x @ y.T / x.shape[1] + 1
+    return values * values * values  # a fifth of the time of ** 3
+
+
 def _mmd(x: np.ndarray, y: np.ndarray) -> float:
-    n, d = x.shape
+    n = len(x)
     within = 0.0
     for rows in (x, y):
-        kernel = (rows @ rows.T / d + 1) ** 3
-        within += (kernel.sum() - np.trace(kernel)) / (n * (n - 1))
-    return float(within - 2 * ((x @ y.T / d + 1) ** 3).mean())
+        values = kernel(rows, rows)
+        within += (values.sum() - np.trace(values)) / (n * (n - 1))
+    return float(within - 2 * kernel(x, y).mean())
 
 
 def precision_recall(real: np.ndarray, made: np.ndarray, neighbours: int = 5) -> dict[str, float]:
@@ -53,7 +59,7 @@ def precision_recall(real: np.ndarray, made: np.ndarray, neighbours: int = 5) ->
     recalled = np.zeros(len(real), bool)
     for start in range(0, len(real), _ROWS):
         part = slice(start, start + _ROWS)
-        distances = _distances(real[part], made)
+        distances = distances_between(real[part], made)
         inside = distances < real_radius[part, None]
         inside_made += inside.sum(axis=0)
         covered[part] = distances.min(axis=1) < real_radius[part]
@@ -70,11 +76,12 @@ def _radii(rows: np.ndarray, neighbours: int) -> np.ndarray:
     """Distance of every row to its k-th nearest other row."""
     found = np.empty(len(rows))
     for start in range(0, len(rows), _ROWS):
-        distances = _distances(rows[start : start + _ROWS], rows)
+        distances = distances_between(rows[start : start + _ROWS], rows)
         found[start : start + _ROWS] = np.partition(distances, neighbours, axis=1)[:, neighbours]  # itself is the nearest
     return found
 
 
-def _distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def distances_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """float64 [rows of a, rows of b]: Euclidean."""
     squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2 * (a @ b.T)
     return np.sqrt(np.maximum(squares, 0.0))

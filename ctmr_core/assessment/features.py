@@ -22,6 +22,9 @@ _BATCH = 16  # slices in a network at a time
 _SIDE = 128  # pixels of a slice in the bank
 _LAYERS = ((1, 24, 7), (24, 40, 5), (40, 56, 3))  # channels in, channels out, width of the filters
 _PERCENTS = (1, 5, 10, 25, 50, 75, 90, 95, 99)
+_BINS = 32
+_BIN_ENDS = np.arange(1, _BINS, dtype=np.float32) / _BINS
+_EMPTY = np.float32(1 / 255)
 _GAIN = 10.0  # brings the numbers of a slice to about 1, where the kernel of KID is neither flat nor steep
 _SEED = 2024
 
@@ -82,14 +85,30 @@ def _filters(rng: np.random.Generator, channels_in: int, channels_out: int, widt
 def _statistics(images: torch.Tensor) -> torch.Tensor:
     """[slices, 16]: mean, spread, nine percentiles, gradients along both axes, curvature, empty share and entropy."""
     flat = images.flatten(1)
-    percents = torch.quantile(flat, torch.tensor([p / 100 for p in _PERCENTS]), dim=1).T
     across, down = images.diff(dim=1).abs().mean(dim=(1, 2)), images.diff(dim=2).abs().mean(dim=(1, 2))
     curved = images.diff(n=2, dim=1).abs().mean(dim=(1, 2)) + images.diff(n=2, dim=2).abs().mean(dim=(1, 2))
-    shares = torch.stack([torch.histc(row, 32, 0, 1) for row in flat]) / flat.shape[1]
-    entropy = -(shares * shares.clamp_min(1e-9).log()).sum(dim=1) / np.log(32)
-    empty = (flat < 1 / 255).float().mean(dim=1)
+    percents, entropy, empty = (torch.from_numpy(values) for values in _order_statistics(flat.numpy()))
     plain = torch.stack([flat.mean(dim=1), flat.std(dim=1), across, down, curved, empty, entropy], dim=1)
     return torch.cat([plain, percents], dim=1)
+
+
+def _order_statistics(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Percentiles float32 [slices, 9], entropy of 32 bins over 0..1 and share of empty pixels, float32 [slices].
+
+    All three from one sort: numpy's takes a tenth of the time of torch's.
+    """
+    ordered = np.sort(flat, axis=1)
+    pixels = flat.shape[1]
+    ranks = np.array(_PERCENTS) / 100 * (pixels - 1)
+    below = ranks.astype(np.intp)
+    low, high = ordered[:, below], ordered[:, np.minimum(below + 1, pixels - 1)]
+    percents = low + (high - low) * (ranks - below).astype(np.float32)
+    ends = np.append(_BIN_ENDS, _EMPTY)
+    places = np.stack([np.searchsorted(row, ends) for row in ordered])
+    counts = np.diff(places[:, :-1], axis=1, prepend=0, append=pixels)
+    shares = (counts / pixels).astype(np.float32)
+    entropy = -(shares * np.log(np.maximum(shares, np.float32(1e-9)))).sum(axis=1) / np.float32(np.log(_BINS))
+    return percents, entropy, (places[:, -1] / pixels).astype(np.float32)
 
 
 class NetworkFile:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ctmr_core.assessment.coverage import kernel_distance, precision_recall
 from ctmr_core.assessment.features import FeatureExtractor
+from ctmr_core.assessment.intervals import interval, kernel_spread, shares_spread
 from ctmr_core.assessment.moments import Moments, frechet_distance, merged
 from ctmr_core.assessment.slices import PLANES, SliceProtocol, plane_slices
 from ctmr_core.assessment.streaming import Loaded
@@ -100,15 +101,19 @@ def compare(made: FeatureSet, reference: FeatureSet, draws: int | None = None) -
     width = made.vectors.shape[1] // len(PLANES)
     spread = _spread(made, reference, draws or (_DRAWS if width <= _SLOW_WIDTH else _SLOW_DRAWS))
     rng = np.random.Generator(np.random.Philox(key=_SEED))
-    kernel = [kernel_distance(reference.middles(plane), made.middles(plane), rng) for plane in range(len(PLANES))]
+    middles = [(reference.middles(plane), made.middles(plane)) for plane in range(len(PLANES))]
+    kernel = [kernel_distance(*pair, rng) for pair in middles]
+    kid = float(np.mean([mean for mean, _ in kernel]))
+    shares = precision_recall(reference.vectors, made.vectors)
     result = {
         "distance": distance,
         "low": None if spread is None else max(distance - 1.96 * spread, 0.0),
         "high": None if spread is None else distance + 1.96 * spread,
         "planes": planes,
-        "kid": float(np.mean([mean for mean, _ in kernel])),
+        "kid": kid,
         "kid_sd": float(np.mean([sd for _, sd in kernel])),
-        **precision_recall(reference.vectors, made.vectors),
+        **shares,
+        "intervals": _intervals(kid, middles, shares, reference, made),
         "volumes": made.volumes,
         "reference_volumes": reference.volumes,
         "slices": made.slices,
@@ -116,6 +121,21 @@ def compare(made: FeatureSet, reference: FeatureSet, draws: int | None = None) -
         "enough": min(made.slices, reference.slices) // len(PLANES) > width,
     }
     return {name: value for name, value in result.items() if not (isinstance(value, float) and math.isnan(value))}
+
+
+def _intervals(
+    kid: float,
+    middles: Sequence[tuple[np.ndarray, np.ndarray]],
+    shares: dict[str, float],
+    reference: FeatureSet,
+    made: FeatureSet,
+) -> dict[str, dict[str, float]]:
+    """95 % intervals of KID, precision, recall, density and coverage; without those that too few volumes tell."""
+    spread = kernel_spread(middles)
+    found = {} if spread is None else {"kid": interval(kid, spread)}
+    spreads = shares_spread(reference.vectors, made.vectors) if shares else {}
+    tops = {"density": math.inf}
+    return found | {name: interval(shares[name], sd, 0.0, tops.get(name, 1.0)) for name, sd in spreads.items()}
 
 
 def _spread(made: FeatureSet, reference: FeatureSet, draws: int) -> float | None:

@@ -23,6 +23,7 @@ One JSON document, sorted keys, no NaN (what can't be told is null or left out):
                       "worst": [{"case_id", "other", "kind", "similarity"}, ... at most 20]},
        "frechet":    {"<sequence>": {"distance": x, "low": x, "high": x, "planes": {"xy", "yz", "zx"},
                                      "kid": x, "kid_sd": x, "precision", "recall", "density", "coverage",
+                                     "intervals": {"kid": {"low", "high"}, "precision": ...},   # 95 %, jackknife over volumes
                                      "volumes": n, "reference_volumes": n, "slices": n, "reference_slices": n,
                                      "enough": bool},        # more slices of each plane than features
                       "features": {"name", "digest", "note"}},

@@ -80,9 +80,10 @@ def set_lines(dataset: Dataset) -> dict[str, Any] | None:
     rows += [("near-duplicates", kind, f"{count:,} pairs") for kind, count in found.get("counts", {}).items()]
     for sequence, entry in measures.get("frechet", {}).items():
         if isinstance(entry, dict) and "distance" in entry:
-            between = f" ({_number(entry.get('low'))} to {_number(entry.get('high'))})" if entry.get("low") is not None else ""
-            rows.append(("Frechet distance", sequence, f"{_number(entry['distance'])}{between}"))
-            rows += [(name, sequence, _number(entry[name])) for name in ("precision", "recall", "coverage") if name in entry]
+            rows.append(("Frechet distance", sequence, _with_interval(entry["distance"], entry)))
+            ends = entry.get("intervals", {})
+            shares = [name for name in ("precision", "recall", "coverage") if name in entry]
+            rows += [(name, sequence, _with_interval(entry[name], ends.get(name, {}))) for name in shares]
     for sequence, entry in measures.get("diversity", {}).items():
         similarity = entry.get("ms_ssim", {}) if isinstance(entry, dict) else {}
         if similarity.get("mean") is not None:
@@ -115,6 +116,11 @@ def drift_lines(dataset: Dataset) -> dict[str, Any] | None:
     compared = drift(Dataset.open(dataset.uri, snapshot=last.name), dataset)
     moved = [{**entry, "psi": f"{entry['psi']:.2f}"} for entry in compared["moved"][:MOVED]]
     return {"name": last.name, "cases": compared["cases"], "moved": moved, "more": max(len(compared["moved"]) - MOVED, 0)}
+
+
+def _with_interval(value: float, ends: dict[str, Any]) -> str:
+    between = f" ({_number(ends['low'])} to {_number(ends['high'])})" if ends.get("low") is not None else ""
+    return f"{_number(value)}{between}"
 
 
 def _number(value: float | None) -> str:

@@ -161,7 +161,7 @@ def _seize(seconds: float) -> None:
 _DEATHS: dict[str, Callable[[], None]] = {
     "exit": lambda: os._exit(66),
     "kill": _signal_self(signal.SIGKILL),
-    "segfault": _signal_self(signal.SIGSEGV),
+    "segfault": lambda: signal.raise_signal(signal.SIGSEGV),  # in this thread, as a real one: nothing more is run
     "terminate": _signal_self(signal.SIGTERM),
     "freeze": _signal_self(signal.SIGSTOP),  # the whole process stands still, as on a paused machine
     "memory": _exhaust_memory,

@@ -17,6 +17,7 @@ import tensorstore as ts
 from ctmr_core.anatomy.vocabulary import Vocabulary, load_vocabulary
 from ctmr_core.errors import IntegrityError, StoreError
 from ctmr_core.store.axes import turned
+from ctmr_core.store.boxes import damaged_voxels
 from ctmr_core.store.storage import Storage, read_json
 from ctmr_core.store.volumes import ATTRIBUTES, refuse_fork
 
@@ -122,11 +123,8 @@ class LazyArray:
         return turned(voxels.T) if voxels.ndim == 3 else np.ascontiguousarray(voxels)
 
     def _damaged(self, error: Exception) -> StoreError:
-        return self._storage.kvstore_failed(self.path, error) or IntegrityError(
-            "stored voxels are missing or damaged",
-            where=f"{self._storage.uri}/{self.path}",
-            found=str(error).split(" [source", maxsplit=1)[0],
-            fix="run `ctmr verify` on the dataset; it names every damaged case",
+        return self._storage.kvstore_failed(self.path, error) or damaged_voxels(
+            f"{self._storage.uri}/{self.path}", str(error).split(" [source", maxsplit=1)[0]
         )
 
 

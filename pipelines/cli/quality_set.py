@@ -136,13 +136,12 @@ def _show(document: dict[str, Any]) -> None:
         console.print(table)
     if distances := measures.get("frechet"):
         features = distances["features"]
-        table = _table(
-            f"from the reference ({features['name']})", "distance", "low", "high", "KID", "precision", "recall", "coverage"
-        )
+        table = _table(f"from the reference ({features['name']})", "distance", "KID", "precision", "recall", "coverage")
         for sequence, entry in distances.items():
             if sequence != "features":
-                names = ("distance", "low", "high", "kid", "precision", "recall", "coverage")
-                table.add_row(sequence, *(_number(entry.get(name)) for name in names))
+                intervals = {"distance": entry, **entry.get("intervals", {})}
+                names = ("distance", "kid", "precision", "recall", "coverage")
+                table.add_row(sequence, *(_with_interval(entry.get(name), intervals.get(name, {})) for name in names))
         console.print(table)
         console.print(Text(features["note"], "dim"))
     if found := measures.get("diversity"):
@@ -179,6 +178,11 @@ def _show_drift(found: dict[str, Any]) -> None:
         cells = (_number(medians.get("before")), _number(medians.get("after")))
         table.add_row(Text(entry["what"]), f"{entry['psi']:.2f}", entry["state"], *cells)
     console.print(table)
+
+
+def _with_interval(value: float | None, interval: dict[str, Any]) -> str:
+    low, high = interval.get("low"), interval.get("high")
+    return _number(value) if low is None or high is None else f"{_number(value)} ({low:.3g}..{high:.3g})"
 
 
 def _number(value: float | None) -> str:

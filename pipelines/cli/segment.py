@@ -17,7 +17,12 @@ _VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mgz", ".nrrd", ".nhdr", ".mha", ".mhd")
 
 @report_errors
 def segment(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or the run folder: its best one.", show_default=False)],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            help="A checkpoint, the run folder: its best one; or a bundle of `ctmr train export`.", show_default=False
+        ),
+    ],
     images: Annotated[
         list[Path], typer.Argument(metavar="IMAGE...", help="Scans: NIfTI, MGZ, NRRD, MetaImage.", show_default=False)
     ],
@@ -53,10 +58,12 @@ def segment(
 
 
 def checkpoint_of(place: Path, name: str = "best") -> Path:
-    """The checkpoint itself, or the one of that name in a run folder; the last one where no score has chosen a best."""
+    """The checkpoint itself, or the one of that name in a run folder; the last one where no score has chosen a best. Also an
+    exported bundle."""
+    from ctmr_core.learning.segmentation.predict import is_bundle
     from ctmr_core.learning.training.loop import BEST, LAST
 
-    if not place.is_dir():
+    if not place.is_dir() or is_bundle(place):
         return place
     wanted = place / (BEST if name == "best" else LAST)
     return wanted if wanted.is_file() else place / LAST

@@ -15,6 +15,7 @@ from pipelines.cli.console import EXIT_FAILED, console, print_json, report_error
 from pipelines.cli.live import duration
 from pipelines.cli.options import JsonOption
 from pipelines.cli.segment import checkpoint_of
+from pipelines.cli.train_export import export
 from pipelines.cli.train_maisi import autoencoder, controlnet, diffusion, latents
 from pipelines.factory.logs import LogFormat
 
@@ -142,6 +143,9 @@ def validate(
         print_json(rows)
     else:
         console.print(score_table(rows))
+
+
+train_app.command()(export)
 
 
 def _say_volume(dataset: str, name: str) -> None:

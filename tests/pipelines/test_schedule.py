@@ -36,7 +36,7 @@ from tests.pipelines.test_nightly_webhook import Receiver
 from tests.pipelines.training import SNAPSHOT, small_dataset, write_config
 
 ROOT = Path(__file__).parents[2]
-YESTERDAY = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+LONGEST_SECONDS = 240  # of a test that asks for one and the same day
 RECIPE = """
 name: two-heads
 groups:
@@ -82,6 +82,16 @@ class Server:
                 return bool(answer.status == 200)
         except OSError:
             return False
+
+
+@pytest.fixture
+def yesterday() -> dt.date:
+    """The day before this one. Shortly before midnight it waits, so that the test sees one day only."""
+    now = dt.datetime.now(dt.UTC)
+    midnight = dt.datetime.combine(now.date() + dt.timedelta(days=1), dt.time(), dt.UTC)
+    if (left := (midnight - now).total_seconds()) < LONGEST_SECONDS:
+        time.sleep(left + 1)
+    return dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
 
 
 @pytest.fixture(scope="module")
@@ -184,9 +194,9 @@ def test_no_server_is_said_with_what_to_do(server: Server) -> None:
     assert "ctmr schedule server" in result.output
 
 
-def test_a_run_survives_the_server_and_a_dead_one_is_made_up_for_once(server: Server, recipe: Path) -> None:
+def test_a_run_survives_the_server_and_a_dead_one_is_made_up_for_once(server: Server, recipe: Path, yesterday: dt.date) -> None:
     """Running before a restart of the server: still running, still alone. Its process gone: crashed, and one run in its place."""
-    made = create(server, recipe, "restarted", "--since", YESTERDAY.isoformat(), "--cron", "0 0 * * *")
+    made = create(server, recipe, "restarted", "--since", yesterday.isoformat(), "--cron", "0 0 * * *")
     with schedules_of(server.api) as schedules:
         run = schedules.run_now("restarted")
         schedules.client.set_flow_run_state(run.id, Pending())
@@ -196,7 +206,7 @@ def test_a_run_survives_the_server_and_a_dead_one_is_made_up_for_once(server: Se
     assert ctmr(server, "show", "restarted")["options"] == made["options"]
     dataset = Dataset.create(recipe.parent / "dataset")
     records = NightRecords(dataset.storage, "restarted")
-    records.write(NightRecord(night=YESTERDAY, state="begun", attempts=1, flow_run=str(run.id)))
+    records.write(NightRecord(night=yesterday, state="begun", attempts=1, flow_run=str(run.id)))
     records.claim(str(run.id))
     said: list[str] = []
     with schedules_of(server.api) as schedules:
@@ -213,19 +223,19 @@ def test_a_run_survives_the_server_and_a_dead_one_is_made_up_for_once(server: Se
         assert schedules.client.read_flow_run(run.id).state_name == "Crashed"
         waiting = [found for found in schedules.runs(schedules.get("restarted")) if found.state_type == StateType.SCHEDULED]
         assert len(waiting) == 1
-        assert [str(YESTERDAY) in line for line in said] == [False, True]
+        assert [str(yesterday) in line for line in said] == [False, True]
         assert schedules.client.set_flow_run_state(waiting[0].id, Pending()).state.type == StateType.PENDING  # type: ignore[union-attr]
     ctmr(server, "delete", "restarted")
 
 
-def test_a_webhook_is_a_secret_and_hears_of_a_failed_night(server: Server, recipe: Path) -> None:
+def test_a_webhook_is_a_secret_and_hears_of_a_failed_night(server: Server, recipe: Path, yesterday: dt.date) -> None:
     receiver = Receiver()
     options = create(
         server,
         recipe,
         "loud",
         "--since",
-        YESTERDAY.isoformat(),
+        yesterday.isoformat(),
         "--cron",
         "59 23 * * *",
         "--webhook",
@@ -239,17 +249,17 @@ def test_a_webhook_is_a_secret_and_hears_of_a_failed_night(server: Server, recip
     recipe.write_text("name: broken\n", encoding="utf-8")
     with temporary_settings({PREFECT_API_URL: server.api}):
         with pytest.raises(CtmrError, match="groups"):
-            nightly(options, night=YESTERDAY.isoformat())
+            nightly(options, night=yesterday.isoformat())
         nightly(options)  # the attempts are used up
     receiver.close()
     ctmr(server, "delete", "loud")
     assert [message["event"] for message in receiver.messages][:2] == ["ctmr.night.failed", "ctmr.night.given-up"]
-    assert receiver.messages[0]["night"] == YESTERDAY.isoformat()
+    assert receiver.messages[0]["night"] == yesterday.isoformat()
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_night_made_twice_adds_nothing_and_the_next_one_adds_itself(server: Server, recipe: Path) -> None:
-    since = YESTERDAY - dt.timedelta(days=1)
+def test_a_night_made_twice_adds_nothing_and_the_next_one_adds_itself(server: Server, recipe: Path, yesterday: dt.date) -> None:
+    since = yesterday - dt.timedelta(days=1)
     options = create(server, recipe, "twice", "--since", since.isoformat(), "--workers", "1", "--keep", "1")["options"]
     dataset = recipe.parent / "dataset"
     with temporary_settings({PREFECT_API_URL: server.api}):
@@ -257,17 +267,17 @@ def test_a_night_made_twice_adds_nothing_and_the_next_one_adds_itself(server: Se
         digest = verify(Dataset.open(dataset)).digest
         again = nightly(options, night=since.isoformat())
         assert verify(Dataset.open(dataset)).digest == digest
-        nightly(options, night=YESTERDAY.isoformat())
+        nightly(options, night=yesterday.isoformat())
     ctmr(server, "delete", "twice")
     assert (first[0]["state"], first[0]["cases"], again[0]["counts"]) == ("finished", 2, first[0]["counts"])
     opened = Dataset.open(dataset)
     assert opened.manifest is not None
-    stamps = [f"{night:%Y%m%d}" for night in (since, YESTERDAY)]
+    stamps = [f"{night:%Y%m%d}" for night in (since, yesterday)]
     assert opened.manifest["case_id"].to_pylist() == [f"head-{stamp}-000000{n}" for stamp in stamps for n in (0, 1)]
-    assert [snapshot.name for snapshot in list_snapshots(opened.storage)] == [f"night-{YESTERDAY}"]
+    assert [snapshot.name for snapshot in list_snapshots(opened.storage)] == [f"night-{yesterday}"]
 
 
-def test_the_newest_snapshot_is_trained_on_once_and_a_night_comes_first(server: Server, recipe: Path) -> None:
+def test_the_newest_snapshot_is_trained_on_once_and_a_night_comes_first(server: Server, recipe: Path, yesterday: dt.date) -> None:
     """The caretaker begins the training when no night is made; the flow trains, keeps its record, and makes way for a night."""
     folder = recipe.parent
     dataset = small_dataset(folder / "dataset")
@@ -276,7 +286,7 @@ def test_the_newest_snapshot_is_trained_on_once_and_a_night_comes_first(server: 
         "options"
     ]
     assert options["then_train"]["out"] == str(folder / "dataset-training")
-    night = NightRecord(night=YESTERDAY, state="finished", snapshot=SNAPSHOT)
+    night = NightRecord(night=yesterday, state="finished", snapshot=SNAPSHOT)
     NightRecords(dataset.storage, "trained").write(night)
     said: list[str] = []
     with schedules_of(server.api) as schedules, temporary_settings({PREFECT_API_URL: server.api}):
@@ -311,7 +321,7 @@ groups:
 
 
 @pytest.mark.slow
-def test_a_worker_makes_a_night_and_then_trains_on_its_snapshot(server: Server, tmp_path: Path) -> None:
+def test_a_worker_makes_a_night_and_then_trains_on_its_snapshot(server: Server, tmp_path: Path, yesterday: dt.date) -> None:
     recipe = tmp_path / "torsos.yaml"
     recipe.write_text(TORSOS, encoding="utf-8")
     write_config(tmp_path / "tiny.yaml", "dataset", validation=False)
@@ -324,7 +334,7 @@ def test_a_worker_makes_a_night_and_then_trains_on_its_snapshot(server: Server, 
         "--name",
         "torsos",
         "--since",
-        YESTERDAY.isoformat(),
+        yesterday.isoformat(),
         "--workers",
         "1",
     ]

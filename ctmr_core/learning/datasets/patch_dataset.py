@@ -18,6 +18,7 @@ from ctmr_core.learning.datasets.epochs import EpochDataset, Item
 from ctmr_core.learning.datasets.items import background_of, make_item
 from ctmr_core.learning.datasets.patches import Border, Patch, place_patch
 from ctmr_core.learning.datasets.sampling import Centre, Centres
+from ctmr_core.store.boxes import BoxReader
 from ctmr_core.store.dataset import Dataset
 from ctmr_core.store.lazy import LazyArray
 from ctmr_core.store.volumes import CHUNK
@@ -116,8 +117,8 @@ class PatchDataset(EpochDataset):
         centre, patch = self.where(epoch, item)
         case_id, path = self.table.name(centre.case)
         vocabulary = self.table.vocabulary(centre.case)
-        labels = self._array(f"{path}/labels/{vocabulary}/0").begin(patch.inside)
-        images = [self._array(f"{path}/{sequence}/0").begin(patch.inside) for sequence in self.sequences]
+        labels = self._begin(f"{path}/labels/{vocabulary}/0", patch.inside)
+        images = [self._begin(f"{path}/{sequence}/0", patch.inside) for sequence in self.sequences]
 
         def finished() -> Item:
             fills = [background_of(sequence) for sequence in self.sequences]
@@ -131,8 +132,10 @@ class PatchDataset(EpochDataset):
 
         return finished
 
-    def _array(self, path: str) -> LazyArray:
-        return LazyArray(self._storage, path, self._cache_bytes)
+    def _begin(self, path: str, box: tuple[slice, slice, slice]) -> Callable[[], np.ndarray]:
+        """Start reading; out of a folder in this thread, else (object stores, a cache) by tensorstore."""
+        reader = None if self._cache_bytes else BoxReader.of(self._storage, path)
+        return LazyArray(self._storage, path, self._cache_bytes).begin(box) if reader is None else reader.begin(box)
 
 
 def classes_of(labels: Classes | Mapping[str, str | Sequence[str]] | Sequence[str] | None) -> Classes | AllLabels:

@@ -14,8 +14,9 @@ from ctmr_core.anatomy.sequences import is_ct
 from ctmr_core.anatomy.vocabulary import DTYPES, load_vocabulary
 from ctmr_core.errors import LearningError
 from ctmr_core.learning.datasets.classes import Classes, ids_of
+from ctmr_core.learning.segmentation.config import SegmentationConfig
 from ctmr_core.learning.segmentation.networks import all_scores
-from ctmr_core.learning.segmentation.predict import load_segmenter
+from ctmr_core.learning.segmentation.predict import TrainedSegmenter, load_segmenter
 
 #: What ``window: percentiles`` of a policy means.
 _POLICY_PERCENTILES = (1.0, 99.0)
@@ -43,40 +44,58 @@ def export_torchscript(checkpoint: Path | str, out: Path | str) -> dict[str, Any
     an MR scaling other than the percentiles 1 and 99.
     """
     segmenter = load_segmenter(checkpoint, "cpu")
+    entry = policy_entry(segmenter, str(checkpoint))
+    out = Path(out)
+    write_script(segmenter, out)
+    return {**entry, "source": str(out), "sha256": hashlib.sha256(out.read_bytes()).hexdigest()}
+
+
+def write_script(segmenter: TrainedSegmenter, out: Path) -> None:
+    """The network as TorchScript, traced with a window of noise; ``LearningError`` for networks that can't be traced."""
     config = segmenter.config
-    window = config.inference.window or config.patch
-    if len(config.sequences) != 1:
-        raise LearningError("a segmenter of a policy takes one image", where=str(checkpoint), found=list(config.sequences))
-    sequences = sorted({*config.sequences, *(name for source in config.sources for name in source.sequences or ())})
-    scaling = _window(checkpoint, sequences, config.intensity)
     try:
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore", torch.jit.TracerWarning)
-            example = torch.rand(1, 1, *window)
+            example = torch.rand(1, len(config.sequences), *window_of(config))
             script = torch.jit.trace(_FirstScores(segmenter.network), example, check_trace=False)
     except (RuntimeError, TypeError) as error:
         raise LearningError(
             "the network can't be written as TorchScript", where=config.network.name, found=str(error).splitlines()[0]
         ) from error
-    out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(f".{out.name}.{os.getpid()}")
     torch.jit.save(script, str(beside))  # type: ignore[no-untyped-call]
     beside.replace(out)
+
+
+def policy_entry(segmenter: TrainedSegmenter, where: str) -> dict[str, Any]:
+    """The entry of ``segmenters`` but for source and digest; ``LearningError`` for networks a policy can't feed."""
+    config = segmenter.config
+    if len(config.sequences) != 1:
+        raise LearningError("a segmenter of a policy takes one image", where=where, found=list(config.sequences))
+    sequences = trained_sequences(config)
     return {
         "name": config.name,
-        "source": str(out),
-        "sha256": hashlib.sha256(out.read_bytes()).hexdigest(),
-        "mapping": dict(enumerate(_label_names(config.class_table), start=1)),
+        "mapping": dict(enumerate(label_names(config.class_table), start=1)),
         "sequences": sequences,
         "spacing": list(segmenter.spacing),
-        "window": scaling,
-        "roi": list(window),
+        "window": _window(where, sequences, config.intensity),
+        "roi": list(window_of(config)),
         "overlap": config.inference.overlap,
     }
 
 
-def _window(checkpoint: Path | str, sequences: list[str], intensity: Any) -> list[float] | str:
+def window_of(config: SegmentationConfig) -> tuple[int, int, int]:
+    """Voxels [x, y, z] a network sees at a time."""
+    return config.inference.window or config.patch
+
+
+def trained_sequences(config: SegmentationConfig) -> list[str]:
+    """Sequences it was trained on, of the configuration and of its sources."""
+    return sorted({*config.sequences, *(name for source in config.sources for name in source.sequences or ())})
+
+
+def _window(where: str, sequences: list[str], intensity: Any) -> list[float] | str:
     kinds = {is_ct(name) for name in sequences}
     if kinds == {True}:
         return list(intensity.ct_window)
@@ -84,13 +103,13 @@ def _window(checkpoint: Path | str, sequences: list[str], intensity: Any) -> lis
         return "percentiles"
     raise LearningError(
         "a policy can't scale the images as the training did",
-        where=str(checkpoint),
+        where=where,
         found=f"{', '.join(sequences)}, {intensity.mr} {intensity.mr_percentiles}",
         allowed="CT alone, or MR alone with percentiles [1, 99]",
     )
 
 
-def _label_names(classes: Classes) -> list[list[str]]:
+def label_names(classes: Classes) -> list[list[str]]:
     """Labels of every class, groups spelled out."""
     vocabularies = [load_vocabulary(name) for name in DTYPES]
     return [

@@ -35,6 +35,11 @@ def make_network(
     return network
 
 
+def network_arguments(settings: NetworkSettings, channels: int, classes: int) -> dict[str, Any]:
+    """Arguments of the constructor of the network, those that follow from channels and classes included."""
+    return _options(_kind(settings.name), settings, channels, classes)
+
+
 def network_names() -> list[str]:
     """Networks of MONAI that take channels in and give channels out."""
     import monai.networks.nets as nets

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,8 +18,11 @@ from ctmr_core.learning.segmentation.config import SegmentationConfig
 from ctmr_core.learning.segmentation.inference import segment_volume
 from ctmr_core.learning.segmentation.networks import make_network
 from ctmr_core.learning.training import ranks
-from ctmr_core.learning.training.checkpoints import load_checkpoint
+from ctmr_core.learning.training.checkpoints import load_checkpoint, load_weights
 from ctmr_core.learning.training.optimizing import Precision
+
+#: What an exported bundle keeps of its training.
+BUNDLE_RECORD = "configs/ctmr.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,17 +66,46 @@ class TrainedSegmenter:
 
 
 def load_segmenter(checkpoint: Path | str, device: str = "auto") -> TrainedSegmenter:
-    """The network of ``best.pt`` or ``last.pt`` with its averaged weights, where the training averaged."""
+    """The network of ``best.pt`` or ``last.pt`` with its averaged weights, where the training averaged; or that of a bundle that
+    :func:`~ctmr_core.learning.segmentation.bundle.export_bundle` wrote."""
     place = ranks.device_of(device)
+    if is_bundle(checkpoint):
+        return _of_bundle(Path(checkpoint), place)
     found = load_checkpoint(checkpoint)
     if found.task != "segmentation":
         raise LearningError("the checkpoint is of another task", where=str(checkpoint), found=found.task, allowed="segmentation")
     config = SegmentationConfig.model_validate(found.records["config"])
-    bare = config.network.model_copy(update={"weights": None})
-    network = make_network(bare, len(config.sequences), len(config.class_table) + 1, config.patch, config.seed)
+    network = _bare_network(config)
     network.load_state_dict(found.weights["network"])
     x, y, z = (float(mm) for mm in found.records["spacing"])
     return TrainedSegmenter(network.to(place).eval(), config, (x, y, z), place)
+
+
+def is_bundle(place: Path | str) -> bool:
+    """Whether it is the folder of an exported bundle."""
+    return (Path(place) / BUNDLE_RECORD).is_file()
+
+
+def _of_bundle(folder: Path, place: torch.device) -> TrainedSegmenter:
+    try:
+        record = json.loads((folder / BUNDLE_RECORD).read_text())
+        config = SegmentationConfig.model_validate(record["config"])
+        x, y, z = (float(mm) for mm in record["spacing"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise LearningError(
+            "the bundle's record of its training can't be read",
+            where=str(folder / BUNDLE_RECORD),
+            found=str(error),
+            fix="export it again",
+        ) from error
+    network = _bare_network(config)
+    load_weights(network, folder / "models" / "model.pt")
+    return TrainedSegmenter(network.to(place).eval(), config, (x, y, z), place)
+
+
+def _bare_network(config: SegmentationConfig) -> torch.nn.Module:
+    bare = config.network.model_copy(update={"weights": None})
+    return make_network(bare, len(config.sequences), len(config.class_table) + 1, config.patch, config.seed)
 
 
 def segment(checkpoint: Path | str, image: Path | str | Sequence[Path | str], out: Path | str) -> Path:

@@ -172,6 +172,7 @@ def _source(
             "digest": None if snapshot is None else snapshot.digest,
             "cases": len(patches.table),
             "cases_digest": hashlib.sha256(patches.table.texts.numpy().tobytes()).hexdigest(),
+            **_origins(dataset, settings),
         }
     if settings.recipe is not None:
         return _online(config, settings, sequences, spacing, classes, weights, seed)
@@ -194,6 +195,16 @@ def _source(
         weights=class_ids(weights, classes),
     )
     return patches_of_scans, {"scans": len(scans)}
+
+
+def _origins(dataset: Dataset, settings: SourceSettings) -> dict[str, Any]:
+    """licences: of templates and scans. imported: how many of the cases are scans."""
+    rows = dataset.catalog.to_table(columns=["licences", "engine"], filter=pads.field("split").isin(list(settings.splits)))
+    licences = pc.unique(pc.list_flatten(rows["licences"])).to_pylist()
+    return {
+        "licences": sorted(name for name in licences if name),
+        "imported": pc.sum(pc.equal(rows["engine"], "import")).as_py() or 0,
+    }
 
 
 def _online(
