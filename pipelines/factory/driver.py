@@ -24,13 +24,12 @@ from pipelines.factory.nodes import Nodes
 from pipelines.factory.sizing import Costs, UnitSource
 from pipelines.factory.slots import DEATHS, Flight, Need, Slot
 from pipelines.factory.tally import Observer, Tally
-from pipelines.factory.work import ActorSettings, CaseOutcome, OutcomeStatus, UnitReport, WorkUnit
+from pipelines.factory.work import ActorSettings, CaseOutcome, OutcomeStatus, UnitReport, WorkUnit, lanes
 
 LOG = logging.getLogger(__name__)
 TICK_SECONDS = 0.25
 MAX_LONE_DEATHS = 2  # a case is guilty when it dies alone twice
 MAX_STILLBORN = 3  # actors in a row that die before they take any work: the environment is broken, not a case
-IN_HAND = 3  # cases an actor can have begun and not decided: one rendered, two being checked or written
 MEMORY_SHARE = 0.85  # of a machine's memory for the actors on it together; the rest is the system's and Ray's
 ASK_AHEAD = 2  # actors asked for beyond the cluster's room: what an autoscaler needs to see to add a node
 
@@ -246,7 +245,8 @@ class Driver:
         LOG.warning("actor %d ended: %s", slot.index, cause)
         flights = slot.flights.copy()
         self._end(slot, Slot.lose_all)
-        in_hand = IN_HAND
+        # cases it can have begun and not decided: one rendered, the others being finished
+        in_hand = 1 + max((lanes(case) for flight in flights for case in flight.unit.cases), default=0)
         for flight in flights:
             innocent = []
             for case in self._count_decided(flight.unit):

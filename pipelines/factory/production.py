@@ -29,13 +29,21 @@ from pipelines.factory.faults import strike
 from pipelines.factory.ledger import Attempt, CaseLedger, Committed, Written
 from pipelines.factory.reach import open_dataset, open_library
 from pipelines.factory.watcher import Watcher
-from pipelines.factory.work import MAKING_STAGES, ActorSettings, CaseOutcome, OutcomeStatus, UnitReport, WorkUnit
+from pipelines.factory.work import (
+    MAKING_STAGES,
+    MOST_LANES,
+    ActorSettings,
+    CaseOutcome,
+    OutcomeStatus,
+    UnitReport,
+    WorkUnit,
+    lanes,
+)
 
 T = TypeVar("T")
 LOG = logging.getLogger(__name__)
 WRITE_TRIES = 4
 FIRST_PAUSE_SECONDS = 0.5
-FINISHERS = 2  # threads; a third volume in memory, and time to wait for the disk
 #: The storage itself is in trouble, so the next case would meet the same: stop and let the person act.
 HALTING_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE})
 
@@ -120,8 +128,9 @@ class _UnitRun:
 class Workshop:
     """Makes units of cases: checks and writes of cases overlap the rendering of the next, across units too.
 
-    Threads may call :meth:`make_unit` with one unit each; one of them renders at a time. Two threads of the workshop finish
-    cases: one checks and encodes while the other waits for the disk. So a workshop holds three volumes at most.
+    Threads may call :meth:`make_unit` with one unit each; one of them renders at a time. Other threads of the workshop finish
+    cases: one checks and encodes while the others wait for the disk. So a workshop holds three volumes at most, or as many
+    small ones as :func:`~pipelines.factory.work.lanes` says.
     Engines and segmenters are loaded once. Raises ``CtmrError`` or ``OSError`` where the dataset, the template library or a
     segmenter can't be reached.
     """
@@ -134,7 +143,7 @@ class Workshop:
         self._library = open_library(settings)
         self._ledger = CaseLedger(open_dataset(settings))
         self._turns = Turns()
-        self._finishers = ThreadPoolExecutor(FINISHERS, thread_name_prefix="finish")
+        self._finishers = ThreadPoolExecutor(MOST_LANES, thread_name_prefix="finish")
         self._finishing: set[Future[CaseOutcome | None]] = set()
         self._judging = threading.Lock()  # checks may keep state, and need not bear two threads
         self._agreement = read_segmenters(settings.segmenters) if settings.segmenters else None
@@ -178,11 +187,12 @@ class Workshop:
             run.abandoned.append(trial.case)
             return
         made = self._render(trial)
-        run.settle(at_most=FINISHERS - 1)
+        room = lanes(trial.case)
+        run.settle(at_most=room - 1)
         if made is None:
             run.take(trial, self._after_error(trial))
             return
-        if len(self._finishing) == FINISHERS:  # some may be of another unit
+        while len(self._finishing) >= room:  # some may be of another unit
             self._finishing = set(wait(self._finishing, return_when=FIRST_COMPLETED).not_done)
         future = self._finishers.submit(self._finish, trial, made)
         self._finishing.add(future)

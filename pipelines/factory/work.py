@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,9 +11,12 @@ from typing import Any, Literal
 from ctmr_core.cases.case import Case
 
 OutcomeStatus = Literal["accepted", "rejected", "failed"]
-#: Stages of an attempt in their order; the first two in an actor's making thread, the others in its two finishing threads.
+#: Stages of an attempt in their order; the first two in an actor's making thread, the others in its finishing threads.
 MAKING_STAGES = ("body", "render")
 FINISHING_STAGES = ("check", "write", "commit")
+LANES = 2  # volumes an actor finishes at a time: one is checked and encoded while another waits for the disk
+MOST_LANES = 6  # ... while they are small: a file system writes what waits together as one
+LANE_BYTES = 64 << 20  # what small ones may hold together
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,12 @@ class ActorSettings:
     lock_token: str = ""
     engines: tuple[str, ...] = ()
     segmenters: str = ""
+
+
+def lanes(case: Case) -> int:
+    """How many volumes of this size (int16 images, labels of at most two bytes) an actor finishes at a time."""
+    volume = 2 * (len(case.sequences) + 1) * math.prod(case.size)
+    return min(MOST_LANES, max(LANES, LANE_BYTES // volume))
 
 
 @dataclass(frozen=True)

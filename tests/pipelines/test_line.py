@@ -15,7 +15,7 @@ from ctmr_core.store import Dataset
 from pipelines.factory.activity import Activity, Turns
 from pipelines.factory.production import Workshop
 from pipelines.factory.watcher import Watcher
-from pipelines.factory.work import ActorSettings, CaseOutcome, WorkUnit
+from pipelines.factory.work import ActorSettings, CaseOutcome, WorkUnit, lanes
 from tests.pipelines.blocks import NO_ANATOMY, blocks_case
 
 PATIENCE = 60.0
@@ -24,15 +24,15 @@ PATIENCE = 60.0
 class Stages(Watcher):
     """Holds the finishing of one case until another has been rendered."""
 
-    def __init__(self, held: str, until: str) -> None:
-        self.held, self.until = held, until
+    def __init__(self, held: str, until: str, stage: str = "check") -> None:
+        self.held, self.until, self.held_in = held, until, stage
         self.rendered = threading.Event()
         self.waited_in_vain = False
 
     def stage(self, case: Case, attempt: int, stage: str, seconds: float) -> None:
         if (case.case_id, stage) == (self.until, "render"):
             self.rendered.set()
-        if (case.case_id, stage) == (self.held, "check"):
+        if (case.case_id, stage) == (self.held, self.held_in):
             self.waited_in_vain = not self.rendered.wait(PATIENCE)
 
 
@@ -63,6 +63,15 @@ def test_inside_a_unit_a_case_is_finished_while_the_next_is_rendered(dataset: st
     watcher = Stages(held="case-000", until="case-001")
     assert two_units(dataset, watcher, [WorkUnit((blocks_case(0), blocks_case(1)))]) == ["accepted"] * 2
     assert not watcher.waited_in_vain
+
+
+def test_small_volumes_wait_for_the_disk_together_and_large_ones_do_not(dataset: str) -> None:
+    stages = Stages(held="case-000", until="case-005", stage="write")
+    workshop = Workshop(ActorSettings(dataset=dataset), watcher=stages)
+    workshop.make_unit(WorkUnit(tuple(blocks_case(i) for i in range(6))), threading.Event())
+    workshop.close()
+    assert not stages.waited_in_vain
+    assert [lanes(blocks_case(0, size=(side, side, side))) for side in (16, 128, 144, 512)] == [6, 6, 5, 2]
 
 
 def test_a_rejected_last_case_gets_its_next_attempts_between_the_cases_of_the_next_unit(dataset: str) -> None:
