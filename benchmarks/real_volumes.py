@@ -55,7 +55,7 @@ SCANS = {
     "ct_lung": Scan("ct.mha", "ct", "chest"),
     "mr_abdomen": Scan("mr.nii.gz", "mri_t1", "abdomen", "labels_totalsegmentator_mr.nii.gz", "totalsegmentator_mr"),
     "t1_brain": Scan("t1.mgz", "mri_t1_skull_stripped", "head", "labels_freesurfer.mgz", "freesurfer"),
-    "flair_tumor": Scan("flair.nii.gz", "mri_flair", "head", "lesion.nii.gz", TUMOUR),
+    "flair_tumor": Scan("flair.nii.gz", "mri_flair_skull_stripped", "head", "lesion.nii.gz", TUMOUR),
 }
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from ctmr_core.anatomy.sequences import MODALITY_CODES, is_ct
 
 SCHEMA_VERSION = 1
+IMPORTED = "import"  # what the engine of scans is called that were not made here
 CASE_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,79}$"  # a file name on every system: no dots, no separators
 PARAMETRIC_BODIES = ("torso", "head")
 GENERATED_PATTERN = r"^[a-z][a-z0-9_-]{0,63}$"  # what an engine calls a way to make bodies

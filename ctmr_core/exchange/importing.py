@@ -22,7 +22,7 @@ from ctmr_core.anatomy.mapping import load_mapping
 from ctmr_core.anatomy.sequences import MODALITY_CODES, is_ct
 from ctmr_core.anatomy.templates.importing import Envelope, map_scan, read_matching_image, with_envelope
 from ctmr_core.anatomy.templates.reading import read_label_scan
-from ctmr_core.cases.case import CASE_ID_PATTERN, Case, Split
+from ctmr_core.cases.case import CASE_ID_PATTERN, IMPORTED, Case, Split
 from ctmr_core.cases.manifest import Manifest
 from ctmr_core.errors import CtmrError, ExchangeError
 from ctmr_core.quality.base import Candidate, Verdict
@@ -40,7 +40,7 @@ from ctmr_core.store import (
     write_volume,
 )
 
-ENGINE = "import"
+ENGINE = IMPORTED
 ENGINE_VERSION = "1"
 _INT16 = np.iinfo(np.int16)
 _MR_TOP = 4095  # 12 bits, as scanners store magnetic resonance images
@@ -207,7 +207,7 @@ def _stored(voxels: np.ndarray, sequence: str) -> tuple[np.ndarray, dict[str, An
         raise ExchangeError("the image has voxels that are no numbers", where=sequence)
     low, high = float(voxels.min()), float(voxels.max())
     whole = np.issubdtype(voxels.dtype, np.integer)
-    if is_ct(sequence) or (whole and low >= 0 and high <= _INT16.max):
+    if is_ct(sequence) or (whole and low >= _INT16.min and high <= _INT16.max):
         return np.clip(np.rint(voxels), _INT16.min, _INT16.max).astype(np.int16), {"offset": 0.0, "scale": 1.0}
     offset, scale = min(low, 0.0), _MR_TOP / max(high - min(low, 0.0), 1e-12)
     return np.rint((voxels - offset) * scale).astype(np.int16), {"offset": offset, "scale": scale}

@@ -11,7 +11,7 @@ import numpy as np
 from ctmr_core.cases.case import Case
 from ctmr_core.quality.base import Candidate, ScoredCheck
 from ctmr_core.quality.settings import Thresholds
-from ctmr_core.quality.structures import shows_anatomy
+from ctmr_core.quality.structures import is_surrounded, shows_anatomy
 
 #: Structures that are one piece in everybody. Thin ones (ribs, vessels, ducts) break at coarse voxels and are left out.
 SOLID: dict[str, frozenset[str]] = {
@@ -59,7 +59,7 @@ class ComponentsCheck(ScoredCheck):
     """
 
     name = "components"
-    version = "2"
+    version = "3"
     #: Real brain structures hold 99.7 % in their largest piece, segmentations by networks 98 % and more. Lesions part an organ
     #: seldom. Holes: background voxels that can't reach the edge of the volume, as a share of the body; real label maps of heads
     #: have up to 1 %.
@@ -83,7 +83,7 @@ class ComponentsCheck(ScoredCheck):
             box = candidate.census.entries[structure.id].box
             crop = voxels[box[0] : box[3], box[1] : box[4], box[2] : box[5]] == structure.id
             scores[structure.name] = _largest_share(crop, _faces_of(box, voxels.shape))
-        if "body" in structures or vocabulary == "brain":
+        if ("body" in structures or vocabulary == "brain") and is_surrounded(candidate):
             scores["hole_share"] = _hole_share(voxels, candidate.census.total_voxels)
         return scores
 

@@ -12,6 +12,7 @@ from ctmr_core.anatomy.sequences import is_ct
 from ctmr_core.cases.case import Case
 from ctmr_core.quality.base import Candidate, ScoredCheck
 from ctmr_core.quality.settings import Thresholds
+from ctmr_core.quality.tissue_classes import AIR_HU
 
 _SAMPLES = 160  # per axis across the direction looked along
 _PAIRS = 300  # voxel pairs inside structures from which a step counts in full; steps of fewer count in proportion
@@ -20,12 +21,14 @@ _SHARE = 0.25  # of the pairs of the fullest step: thinner ones are the ends of 
 _EVEN_GROUPS = frozenset({"organ", "muscle", "brain", "heart"})
 _UNEVEN_IN_MR = frozenset({"heart"})  # its wall and its blood have one label and different signals
 _UNEVEN_SEQUENCES = ("mri_swi", "mri_mra")  # fields beside air and vessels make real steps
+_SIGNAL_SHARE = 0.15  # of the brightest percent of an image: more is no background
 _AROUND = 9  # steps a step is compared with
 _AXES = ("right_left", "front_back", "head_foot")
 
 
 class ContinuityCheck(ScoredCheck):
-    """Differences from slice to slice along each axis, inside organs and muscles only: pairs of voxels with the same label.
+    """Differences from slice to slice along each axis, inside organs and muscles only: pairs of voxels with the same label. Of
+    bodies without labels all that is not dark counts as one.
 
     jump: the largest shift of the mean between two slices, in units of the usual difference of neighbouring voxels there (a seam
     shifts a whole plane, noise averages out). change: the largest mean absolute difference over what is usual around it.
@@ -33,7 +36,7 @@ class ContinuityCheck(ScoredCheck):
     """
 
     name = "continuity"
-    version = "3"
+    version = "4"
     #: Noise of a plane of 300 pairs shifts its mean by 0.06 of the difference of neighbours; a seam of one noise SD by 0.7. Real
     #: scans reach 0.2 and 1.5, rendered bodies at 3 and 4 mm 0.45 and 1.8; exchanged slices begin at 2.3.
     thresholds: ClassVar[Thresholds] = {"jump": 0.5, "change": 2.0, "repeat": 0.4}
@@ -44,7 +47,10 @@ class ContinuityCheck(ScoredCheck):
         for sequence, image in candidate.images.items():
             if sequence.startswith(_UNEVEN_SEQUENCES):
                 continue
-            asked = _even(candidate, _EVEN_GROUPS if is_ct(sequence) else _EVEN_GROUPS - _UNEVEN_IN_MR)
+            if candidate.case.unlabelled_region is None:
+                asked = _even(candidate, _EVEN_GROUPS if is_ct(sequence) else _EVEN_GROUPS - _UNEVEN_IN_MR)
+            else:
+                labels, asked = _shown(candidate, sequence), np.array([False, True])
             for axis, name in enumerate(_AXES):
                 shift, size, pairs = _steps(image, labels, axis, asked)
                 # at the midline of a head few voxels are left, and what lies on its two sides slopes towards it
@@ -79,12 +85,18 @@ class ContinuityCheck(ScoredCheck):
 
 
 def _even(candidate: Candidate, groups: frozenset[str]) -> np.ndarray:
-    """bool table, index = label id: is it of one of ``groups``; of a body without labels, all of it counts."""
+    """bool table, index = label id: is it of one of ``groups``."""
     vocabulary = candidate.label_map.vocabulary
     asked = np.zeros(max(*vocabulary.by_id, *candidate.census.labels, 0) + 1, bool)
     asked[[label.id for label in vocabulary if label.group in groups]] = True
-    asked[0] = candidate.case.unlabelled_region is not None
     return asked
+
+
+def _shown(candidate: Candidate, sequence: str) -> np.ndarray:
+    """uint8: 1 where the image shows something, 0 where it is dark."""
+    whole = candidate.histogram(sequence).whole
+    level = AIR_HU if is_ct(sequence) else _SIGNAL_SHARE * whole.percentile(99)
+    return (candidate.images[sequence] > level).view(np.uint8)
 
 
 def _jump(shift: np.ndarray, weight: np.ndarray, steps: np.ndarray) -> float:

@@ -10,7 +10,7 @@ from ctmr_core.cases.case import Case
 from ctmr_core.quality.base import Candidate, ScoredCheck
 from ctmr_core.quality.contacts import Contacts
 from ctmr_core.quality.settings import Thresholds
-from ctmr_core.quality.structures import Structure, box_gap, ends_in_view, shows_anatomy
+from ctmr_core.quality.structures import Structure, box_gap, ends_in_view, is_surrounded, shows_anatomy
 
 #: Structures that touch or nearly touch in everybody: the pair and the mm their boxes may lie apart (coarse voxels included).
 PARTNERS: dict[str, tuple[tuple[str, str, float], ...]] = {
@@ -104,7 +104,7 @@ class NeighboursCheck(ScoredCheck):
     """
 
     name = "neighbours"
-    version = "3"
+    version = "4"
     #: host_share: of a lesion's surface on its host or another lesion; lesions are clipped to 80 % of their
     #: volume inside the host.
     #: open_share: of the surface of all inner structures together that faces background.
@@ -131,7 +131,7 @@ class NeighboursCheck(ScoredCheck):
                 own = structures[name].id
                 inside = [structures[host].id for host in hosts if host in structures] + [i for i in lesions if i != own]
                 scores[f"host/{name}"] = contacts.between([own], inside) / max(contacts.surface(own), 1)
-        if _BODY in structures and not ends_in_view(candidate):
+        if _BODY in structures and is_surrounded(candidate) and not ends_in_view(candidate):
             inner = [s.id for s in structures.values() if vocabulary.label(s.id).group in _INNER_GROUPS]
             scores["open_share"] = _open_share(contacts, inner)
         return scores

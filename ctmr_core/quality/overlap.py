@@ -8,9 +8,10 @@ from typing import ClassVar
 import numpy as np
 
 from ctmr_core.anatomy.sequences import SKULL_STRIPPED, is_ct
-from ctmr_core.cases.case import Case
+from ctmr_core.cases.case import IMPORTED, Case
 from ctmr_core.quality.base import Candidate, ScoredCheck
 from ctmr_core.quality.settings import Thresholds
+from ctmr_core.quality.structures import is_surrounded
 from ctmr_core.quality.tissue_classes import AIR_HU, SMALLEST_BACKGROUND, kinds_table, thinned, tissue_codes
 
 _SIGNAL_SHARE = 0.15  # of the median soft-tissue signal: above the noise of any usable scan, below muscle in T2
@@ -22,16 +23,20 @@ class OverlapCheck(ScoredCheck):
     """Dice of "the image shows tissue" with "the labels say tissue", over tissue and surrounding air.
 
     Gas, lung, bone, blood and fluid may be dark or bright and are left out (bone only in MR). Looked at on at most 128
-    samples per axis. Passed over when no air is in view.
+    samples per axis. Passed over when no air is in view, and for imported maps of organs alone. In other imported maps what is
+    dark in "body" may be a lung or gas that nobody labelled, and is left out.
     """
 
     name = "overlap"
+    version = "2"
     uses_tissues = True
     #: A shift of a body by a tenth of its width costs about 0.1 of Dice. Gradient echoes of long echo time rightly lose signal
     #: in fat and beside air, so susceptibility-weighted images overlap less.
     thresholds: ClassVar[Thresholds] = {"ct_dice": 0.9, "mr_dice": 0.85, "swi_dice": 0.75}
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
+        if not is_surrounded(candidate):
+            return {}
         region = thinned(candidate)
         codes = tissue_codes(candidate, region)
         labels = candidate.label_map.voxels[region]
@@ -52,6 +57,8 @@ class OverlapCheck(ScoredCheck):
                 continue
             threshold = AIR_HU if is_ct(sequence) else _SIGNAL_SHARE * float(np.median(sample[tissue]))
             bright = sample > threshold
+            if candidate.case.engine == IMPORTED:
+                tissue = tissue & (bright | (labels != _body_of(candidate)))
             common = np.count_nonzero(bright & tissue)
             shown = np.count_nonzero(tissue) + common + np.count_nonzero(bright & outside)
             scores[f"{sequence}/dice"] = float(2 * common / shown)
@@ -66,6 +73,12 @@ class OverlapCheck(ScoredCheck):
             if not dice >= allowed:
                 reasons.append(f"{sequence} and its labels overlap with a Dice of {dice:.2f}; allowed: {allowed:g} or more")
         return reasons
+
+
+def _body_of(candidate: Candidate) -> int:
+    """The label of what no other label says; -1 where the vocabulary has none."""
+    vocabulary = candidate.label_map.vocabulary
+    return next((label.id for label in vocabulary if label.name == "body"), -1)
 
 
 def lower_limit_of(sequence: str) -> str:

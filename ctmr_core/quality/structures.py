@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ctmr_core.cases.case import Case
+from ctmr_core.anatomy.sequences import SKULL_STRIPPED
+from ctmr_core.cases.case import IMPORTED, Case
 
 if TYPE_CHECKING:
     from ctmr_core.quality.base import Candidate
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 _CUT_MM = 12.0  # from the end of a template: tilts and deformations move its last slice by some millimetres
 #: Bodies that are no anatomy: boxes for measuring the factory.
 _NOT_ANATOMY = frozenset({"generated:blocks"})
+_AROUND_SHARE = 0.1  # of the labelled voxels: label 200 alone is a third of a trunk and more
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,21 @@ class Structure:
 def shows_anatomy(case: Case) -> bool:
     """Whether the case has a labelled body that is meant to be a human one."""
     return case.unlabelled_region is None and case.body not in _NOT_ANATOMY
+
+
+def is_surrounded(candidate: Candidate) -> bool:
+    """Whether the label map holds the whole body, so that its background is what lies outside.
+
+    Scans are imported with label maps of organs alone too: their background is fat, muscle and whatever nobody labelled. All
+    that is made here has a body.
+    """
+    case, vocabulary = candidate.case, candidate.label_map.vocabulary
+    if case.engine != IMPORTED:
+        return True
+    groups = {"head", "brain"} if all(name.endswith(SKULL_STRIPPED) for name in case.sequences) else {"head"}
+    known = [entry for entry in candidate.census.entries.values() if entry.id in vocabulary]
+    around = [e for e in known if vocabulary.label(e.id).group in groups or vocabulary.label(e.id).name == "body"]
+    return sum(e.voxels for e in around) >= _AROUND_SHARE * max(sum(e.voxels for e in known), 1)
 
 
 def structures_of(candidate: Candidate) -> dict[str, Structure]:

@@ -12,7 +12,7 @@ from ctmr_core.anatomy.sequences import is_ct
 from ctmr_core.cases.case import Case
 from ctmr_core.quality.base import Candidate, ScoredCheck
 from ctmr_core.quality.settings import Thresholds
-from ctmr_core.quality.structures import shows_anatomy
+from ctmr_core.quality.structures import is_surrounded, shows_anatomy
 from ctmr_core.quality.tissue_classes import AIR_HU, SMALLEST_BACKGROUND, thinned
 
 _WITHOUT_BACKGROUND = ("mri_adc", "mri_dwi", "mri_mra")  # quotients and suppressed backgrounds
@@ -22,11 +22,12 @@ class SurroundingsCheck(ScoredCheck):
     """CT: bright voxels outside the body, away from the skin, relative to the body, and the median HU of what is outside.
     MR: the background's 95th percentile relative to the body's median.
 
-    The rim of two thinned voxels around the body is left out: partial volume makes it bright.
+    The rim of two thinned voxels around the body is left out: partial volume makes it bright. Imported maps of organs alone
+    are passed over.
     """
 
     name = "surroundings"
-    version = "2"
+    version = "3"
     #: Pieces of a table make up 8-28 % of the body's voxels, scans whose table was removed less than 0.3 % (MAISI's body
     #: envelope), one with its thin cloth 1.3 %. The
     #: background of magnitude MR is noise, some percent of the signal; ghosts and wrap-around reach a third of it.
@@ -42,6 +43,8 @@ class SurroundingsCheck(ScoredCheck):
         return shows_anatomy(case)
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
+        if not is_surrounded(candidate):
+            return {}
         region = thinned(candidate)
         body = candidate.label_map.voxels[region] != 0
         if np.count_nonzero(~body) < SMALLEST_BACKGROUND * body.size or not body.any():

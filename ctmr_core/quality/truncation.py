@@ -10,7 +10,7 @@ import numpy as np
 from ctmr_core.cases.case import Case
 from ctmr_core.quality.base import Candidate, ScoredCheck
 from ctmr_core.quality.settings import Thresholds
-from ctmr_core.quality.structures import shows_anatomy
+from ctmr_core.quality.structures import is_surrounded, shows_anatomy
 
 _ENDS = ("below", "above")
 _INWARD_MM = 3.0  # from the outermost slice to the one that is measured: 8 % of a head at its vertex
@@ -20,10 +20,11 @@ class TruncationCheck(ScoredCheck):
     """Where the body ends inside the volume along z, it tapers (a vertex, a foot): a flat end is anatomy that was cut off.
 
     Score: area of the body's last slice over that of its largest, for the lower and the upper end; 0 where the body reaches the
-    volume's face. ``empty_share``: slices without any body.
+    volume's face. ``empty_share``: slices without any body. Imported maps of organs alone are passed over.
     """
 
     name = "truncation"
+    version = "2"
     #: The vertex of a head ends at 1-10 % of its largest slice at 1-3 mm slices, a neck that was cut at 25 % and more.
     #: Templates were often cut before they came here, at up to 80 %: for them only a hard cut of the trunk is refused.
     thresholds: ClassVar[Thresholds] = {"end_share": 0.2, "template_end_share": 0.9, "empty_share": 0.5}
@@ -32,6 +33,8 @@ class TruncationCheck(ScoredCheck):
         return shows_anatomy(case)
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
+        if not is_surrounded(candidate):
+            return {}
         area = np.count_nonzero(candidate.label_map.voxels, axis=(0, 1))
         filled = np.flatnonzero(area)
         if not len(filled):

@@ -93,6 +93,16 @@ def test_axes_are_turned_and_mr_is_scaled(tmp_path: Path) -> None:
     assert dataset.row("mr-1")["judged"] is None
 
 
+def test_mr_of_whole_numbers_stays_as_it_is(tmp_path: Path) -> None:
+    """Below 0 too, as resampling leaves them: scaled they would have gaps in their histogram."""
+    labels = label_voxels()
+    image = np.random.default_rng(0).integers(-47, 834, labels.shape).astype(np.int16)
+    paths = write_pair(tmp_path, image, labels, oblique_affine())
+    dataset = Dataset.create(tmp_path / "set")
+    import_pair(dataset, PairImport(case_id="mr-1", images={"mri_t1": paths[0]}, labels=paths[1], checks="skip"))
+    assert np.array_equal(np.asarray(dataset["mr-1"].images["mri_t1"]), image)
+
+
 def test_pairs_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> None:
     labels = label_voxels()
     image = np.full(labels.shape, -1000, np.int16)

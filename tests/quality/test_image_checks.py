@@ -17,8 +17,10 @@ from ctmr_core.quality.alignment import AlignmentCheck, SequencesCheck
 from ctmr_core.quality.base import Candidate, ScoredCheck
 from ctmr_core.quality.continuity import ContinuityCheck, _jump
 from ctmr_core.quality.histogram import GapsCheck, HuSpreadCheck
+from ctmr_core.quality.judge import judge
 from ctmr_core.quality.lesion_contrast import LesionContrastCheck
 from ctmr_core.quality.noise import NoiseCheck
+from ctmr_core.quality.overlap import OverlapCheck
 from ctmr_core.quality.surroundings import SurroundingsCheck
 
 CHECKS: tuple[ScoredCheck, ...] = (
@@ -166,14 +168,73 @@ def test_a_lesion_that_does_not_show_is_named():
     assert "hepatic tumor does not show" in reasons(LesionContrastCheck(), hide)
 
 
-def test_unlabelled_bodies_are_judged_where_that_is_possible():
+def unlabelled(change=None) -> Candidate:
+    """The head without its labels."""
     case, label_map, images = rendered("head")
     empty = LabelMap(np.zeros_like(label_map.voxels), label_map.affine, label_map.vocabulary)
     bare = case.model_copy(update={"body": "unlabelled:head", "center": ""})
-    found = Candidate(bare, empty, images)
-    assert ContinuityCheck().run(found).scores
+    return Candidate(bare, empty, {name: change(image.copy()) if change else image for name, image in images.items()})
+
+
+def test_unlabelled_bodies_are_judged_where_that_is_possible():
+    found = unlabelled()
+    assert ContinuityCheck().run(found).passed
     assert GapsCheck().run(found).passed
-    assert not AlignmentCheck().applies(bare)
+    assert not AlignmentCheck().applies(found.case)
+
+
+def test_seams_and_repeated_slices_of_unlabelled_bodies_are_named():
+    half = rendered("head")[1].size[2] // 2
+
+    def seam(image):
+        image[:, :, half:] += (0.3 * image[:, :, half:]).astype(np.int16)
+        return image
+
+    def repeated(image):
+        image[:, :, half] = image[:, :, half - 1]
+        return image
+
+    assert "seam head-foot" in " ".join(ContinuityCheck().run(unlabelled(seam)).reasons)
+    assert "repeats a slice head-foot" in " ".join(ContinuityCheck().run(unlabelled(repeated)).reasons)
+
+
+def test_an_unlabelled_brain_without_its_skull_repeats_no_slice():
+    def bare(image):
+        away = ~np.isin(rendered("head")[1].voxels, [2, 3, 41, 42, 4, 43, 10, 49, 11, 50, 12, 51, 7, 8, 46, 47, 16])
+        image[away] = 0
+        return image
+
+    assert ContinuityCheck().run(unlabelled(bare)).passed
+
+
+def imported(kept, engine="import") -> Candidate:
+    """The torso as if its label map had come with the scan, and held nothing but ``kept`` (label -> bool)."""
+    case, label_map, images = rendered("torso")
+    table = np.zeros(256, label_map.voxels.dtype)
+    for label in label_map.vocabulary:
+        table[label.id] = label.id if kept(label) else 0
+    some = LabelMap(table[label_map.voxels], label_map.affine, label_map.vocabulary)
+    return Candidate(case.model_copy(update={"engine": engine, "body": "template:a", "lesions": ()}), some, images)
+
+
+def test_an_imported_map_of_organs_alone_has_no_outside():
+    def kept(label):
+        return label.group == "organ"
+
+    assert judge(imported(kept)).accepted
+    reasons = " | ".join(judge(imported(kept, engine="tissue")).reasons)
+    assert "something beside the body" in reasons
+    assert "overlap with a Dice" in reasons
+
+
+def test_a_lung_that_an_imported_map_calls_body_is_no_mismatch():
+    some = imported(lambda label: label.group not in ("lung", "organ") or label.name == "liver")
+    voxels, vocabulary = some.label_map.voxels.copy(), some.label_map.vocabulary
+    voxels[(voxels == 0) & (rendered("torso")[1].voxels != 0)] = vocabulary.label("body").id
+    whole = LabelMap(voxels, some.label_map.affine, vocabulary)
+    assert OverlapCheck().run(Candidate(some.case, whole, some.images)).passed
+    shifted = {name: np.roll(image, 12, axis=1) for name, image in some.images.items()}
+    assert not OverlapCheck().run(Candidate(some.case, whole, shifted)).passed
 
 
 def test_air_that_is_no_air_is_named():
