@@ -1,14 +1,15 @@
 """Clean volumes to judge: what the recipes in ``manifests/`` make, on coarser grids, and what else a recipe may ask for.
 
-Every group of the recipes is drawn in turn, with other people than the recipe would draw, together with bodies of regions and
-sequences that no recipe names. Groups of imported label maps take part when there is a library of them.
+Every group of the recipes is drawn in turn, with other people than the recipe would draw, two volumes of each, together with
+bodies of regions and sequences that no recipe names. Groups of imported label maps take part when there is a library of them.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ LIBRARY_RECIPES = ("real_data", "real_templates", "usefulness/head_templates")
 #: Voxels are made at least so large, in mm; size follows, so that the field of view stays.
 COARSEST_MM = {"brain": 3.0, "maisi": 4.0}
 SEED = 20_000  # other people than the recipes, and than the bodies that get defects
+CASES_PER_BODY = 2  # making a person takes four times as long as an image of it
 
 TORSO: dict[str, Any] = {"bodies": {"parametric": "torso"}, "size": [104, 80, 80], "spacing": [4.0, 4.0, 4.0]}
 HEAD: dict[str, Any] = {"bodies": {"parametric": "head"}, "size": [72, 88, 80], "spacing": [3.0, 3.0, 3.0], "center": "head"}
@@ -41,13 +43,13 @@ MORE: dict[str, dict[str, Any]] = {
         **TORSO,
         "center": "abdomen",
         "sequences": ["ct_contrast"],
-        "lesions": {"exact": 1, "choose": [{"label": "left kidney cyst", "diameter": 28.0}]},
+        "lesions": [{"label": "left kidney cyst", "diameter": 28.0}],
     },
     "head-stripped": {**HEAD, "sequences": ["mri_t1_skull_stripped", "mri_pd"]},
-    "head-contrast": {
+    "head-tumour": {
         **HEAD,
-        "sequences": ["mri_t1c", "mri_flair", "mri_swi"],
-        "lesions": {"exact": 1, "choose": [{"label": "enhancing brain tumor", "diameter": 28.0}]},
+        "sequences": ["mri_t1", "mri_flair", "mri_swi"],
+        "lesions": [{"label": "enhancing brain tumor", "diameter": 28.0}],
     },
 }
 
@@ -60,8 +62,8 @@ def clean_volumes(library: TemplateLibrary | None = None) -> Iterator[tuple[str,
     drawn = [_cases(name, data, index, library) for name, data, index in groups]
     while True:
         for cases in drawn:
-            name, case = next(cases)
-            yield name, partial(_candidate, case, library)
+            for name, case in islice(cases, CASES_PER_BODY):
+                yield name, partial(_candidate, case, library)
 
 
 def real_library(folder: Path, real_data: Path) -> TemplateLibrary:
@@ -81,12 +83,14 @@ def _groups(recipe: str) -> range:
 
 
 def _cases(name: str, data: dict[str, Any], index: int, library: TemplateLibrary | None) -> Iterator[tuple[str, Case]]:
-    """Cases of one group, four of every seed, so that shares of lesions and of choices come out."""
-    group = {**data["groups"][index], "cases": max(int(data["groups"][index].get("cases", 4)), 1)}
-    for seed in count(SEED):
-        recipe = parse_recipe({"name": name.rpartition("/")[2], "seed": seed, "groups": [group]}).scaled_to(4)
+    """Cases of one group, eight of every seed, so that shares of lesions and of choices come out."""
+    group = {**data["groups"][index], "cases_per_body": CASES_PER_BODY}
+    group["cases"] = group.get("cases", 8)
+    first = SEED + zlib.crc32(f"{name} {group['name']}".encode())
+    for seed in count(first):
+        recipe = parse_recipe({"name": name.rpartition("/")[2], "seed": seed, "groups": [group]}).scaled_to(8)
         for number, case in enumerate(plan(recipe, library).iter_cases()):
-            yield f"{name} {group['name']} {'+'.join(case.sequences)} {seed}-{number}", _coarse(case)
+            yield f"{name} {group['name']} {'+'.join(case.sequences)} {seed - first}-{number}", _coarse(case)
 
 
 def _coarse(case: Case) -> Case:
