@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from ctmr_core.anatomy.deformation import DisplacementField
 from ctmr_core.anatomy.field_of_view import Triple, output_affine
 from ctmr_core.anatomy.label_map import LabelMap
+from ctmr_core.anatomy.pose import Displacement
 
 _SLAB = 1 << 22  # output voxels per slab: bounds memory at any output size
 _CHUNK = 1 << 16  # boundary voxels voted on at once: their arrays stay in the L2 cache
@@ -281,7 +281,7 @@ def resample(
     size: tuple[int, int, int],
     spacing: Triple,
     center_index: Triple | None = None,
-    displacement: DisplacementField | None = None,
+    displacement: Displacement | None = None,
     *,
     threads: int = 1,
 ) -> LabelMap:
@@ -289,7 +289,7 @@ def resample(
 
     size: voxels [x, y, z] of the output. spacing: mm per output voxel.
     center_index: index coordinates in ``label_map`` of the middle of the output; None: the middle of the label map.
-    displacement: a warp to apply in the same interpolation; its places are mm along the axes from voxel (0, 0, 0).
+    displacement: a warp or a pose to apply in the same interpolation; its places are mm along the axes from voxel (0, 0, 0).
     threads: threads to vote with; the result is the same for any number.
 
     Voxels beyond the source are background. The grid of the source itself returns the same voxels exactly, and a grid

@@ -127,6 +127,7 @@ def _case(row: Mapping[str, Any], checks: dict[str, Any]) -> Case:
             "sequences": tuple(row["sequences"]),
             "size": tuple(row["size"]),
             "spacing": tuple(row["spacing"]),
+            "pose": tuple(row["pose"] or ()),
             "lesions": tuple(Lesion.model_construct(**lesion) for lesion in row["lesions"] or ()),
             "checks": checks,
         }

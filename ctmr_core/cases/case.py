@@ -20,6 +20,7 @@ GENERATED_PATTERN = r"^[a-z][a-z0-9_-]{0,63}$"  # what an engine calls a way to 
 UNLABELLED_REGIONS = {"head": "brain", "chest": "maisi", "abdomen": "maisi", "pelvis": "maisi"}
 
 Split = Literal["train", "val", "test"]
+MOST_DEGREES = 45.0  # of a pose, about each axis: what patients reach in a head rest, with room
 PositiveMm = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Voxels = Annotated[int, Field(ge=1)]
 
@@ -44,6 +45,7 @@ class Case(BaseModel):
     size, spacing: voxels and mm per voxel along [x, y, z], RAS+.
     center: region (head, chest, abdomen, pelvis) or label name the field of view is centred on; "" = middle of the body.
     deformation: greatest displacement in mm of the smooth random warp of a template (0 = as it is).
+    pose: degrees (nod, turn, tilt) that the body is turned by, see ``anatomy.pose.Pose``; () = as it lies.
     engine_parameters, checks: settings of the engine and of the checks, JSON objects.
     seed: an extra number to make the same row anew with other random draws.
     template_digest: of the template, or of what a generated body is made of. engine_identity: name, version and weights.
@@ -62,6 +64,7 @@ class Case(BaseModel):
     center: str = ""
     lesions: tuple[Lesion, ...] = ()
     deformation: Annotated[float, Field(ge=0, le=50)] = 0.0
+    pose: tuple[float, ...] = ()
     engine: str = "tissue"
     engine_parameters: dict[str, Any] = Field(default_factory=dict)
     checks: dict[str, Any] = Field(default_factory=dict)
@@ -97,6 +100,19 @@ class Case(BaseModel):
             raise ValueError(f"sequences are listed twice: {', '.join(sequences)}")
         return sequences
 
+    @field_validator("pose", mode="before")
+    @classmethod
+    def _no_pose_is_empty(cls, pose: Any) -> Any:
+        return () if pose is None else pose
+
+    @field_validator("pose")
+    @classmethod
+    def _pose_is_three_angles(cls, pose: tuple[float, ...]) -> tuple[float, ...]:
+        if len(pose) not in (0, 3) or not all(abs(angle) <= MOST_DEGREES for angle in pose):
+            allowed = f"nod, turn and tilt in degrees, each {-MOST_DEGREES:g}..{MOST_DEGREES:g}"
+            raise ValueError(f"this is no pose: {list(pose)}; allowed: {allowed}")
+        return tuple(angle + 0.0 for angle in pose) if any(pose) else ()
+
     @model_validator(mode="after")
     def _sizes_can_be_rendered(self) -> Case:
         for n, mm, axis in zip(self.size, self.spacing, "xyz", strict=True):
@@ -109,10 +125,13 @@ class Case(BaseModel):
     @model_validator(mode="after")
     def _unlabelled_bodies_have_nothing_to_name(self) -> Case:
         if self.unlabelled_region:
-            for name, value in (("lesions", self.lesions), ("center", self.center), ("deformation", self.deformation)):
+            for name, value in self._asked_of_the_map():
                 if value:
                     raise ValueError(f"an unlabelled body has no label map for {name}; allowed: leave {name} out")
         return self
+
+    def _asked_of_the_map(self) -> tuple[tuple[str, Any], ...]:
+        return (("lesions", self.lesions), ("center", self.center), ("deformation", self.deformation), ("pose", self.pose))
 
     @property
     def unlabelled_region(self) -> str | None:
@@ -141,8 +160,16 @@ class Case(BaseModel):
         return any(is_ct(sequence) for sequence in self.sequences)
 
     def canonical_row(self) -> str:
-        """The row as canonical JSON: sorted keys, no spaces, floats as Python writes them (shortest round trip)."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        """The row as canonical JSON: sorted keys, no spaces, floats as Python writes them (shortest round trip).
+
+        A pose is only written where there is one: cases from before poses keep their keys.
+        """
+        return json.dumps(
+            self.model_dump(mode="json", exclude=None if self.pose else {"pose"}),
+            sort_keys=True,
+            separators=(",", ":"),
+            allow_nan=False,
+        )
 
     @property
     def key(self) -> str:

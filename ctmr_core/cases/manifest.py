@@ -16,7 +16,16 @@ from pydantic import ValidationError
 
 from ctmr_core.cases.case import SCHEMA_VERSION, Case
 from ctmr_core.cases.manifest_rows import CellError, Row, arguments, check_columns, csv_rows, json_rows, table_rows
-from ctmr_core.cases.manifest_table import SCHEMA, distinct_rows, iter_keys, iter_rows, rows_are_valid, table_of_cases
+from ctmr_core.cases.manifest_table import (
+    SCHEMA,
+    distinct_rows,
+    iter_keys,
+    iter_rows,
+    rows_are_valid,
+    table_of_cases,
+    with_pose,
+    without_empty_pose,
+)
 from ctmr_core.cases.problems import field_name, gather, near, problems_of
 from ctmr_core.errors import ManifestError
 
@@ -118,7 +127,7 @@ class Manifest:
         table = self.table.combine_chunks()
         metadata = {META_SCHEMA: str(SCHEMA_VERSION).encode(), **(table.schema.metadata or {})}
         # The cast gives list items one name again: Parquet calls them "element", Arrow "item".
-        table = table.cast(SCHEMA).replace_schema_metadata(dict(sorted(metadata.items())))
+        table = without_empty_pose(table.cast(SCHEMA)).replace_schema_metadata(dict(sorted(metadata.items())))
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -214,7 +223,7 @@ def _read_parquet(path: Path) -> pa.Table:
             table = pq.read_table(stream, page_checksum_verification=True)
         _ = _names(table.schema), table.schema.metadata  # decoded on first use
         table.validate(full=True)
-        return table
+        return with_pose(table)
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
             raise

@@ -17,7 +17,12 @@ from ctmr_core.cases.problems import near
 from ctmr_core.errors import ManifestError
 
 REQUIRED = ("case_id", "body", "sequences", "size", "spacing")
-_TRIPLES = {"size": int, "spacing": float}
+_TRIPLES = {"size": int, "spacing": float, "pose": float}
+_MEANT = {
+    "size": "x, y and z, for example 128x128x64",
+    "spacing": "x, y and z, for example 1.5x1.5x2",
+    "pose": "nod, turn and tilt in degrees, for example -20 5 0",
+}
 _COMMENT = "#"
 
 
@@ -172,7 +177,7 @@ def _json_list(cell: str) -> list[Any]:
 
 
 def _triple(name: str, cell: str) -> list[Any]:
-    allowed = f"three numbers for x, y and z, for example {'128x128x64' if name == 'size' else '1.5x1.5x2'}"
+    allowed = f"three numbers for {_MEANT[name]}"
     for mark in "[](),;x×X":
         cell = cell.replace(mark, " ")
     parts = cell.split()
@@ -182,7 +187,7 @@ def _triple(name: str, cell: str) -> list[Any]:
         return [_TRIPLES[name](part) for part in parts]
     except ValueError:
         raise CellError(
-            "these are not three numbers" if name == "spacing" else "these are not three whole numbers", allowed
+            "these are not three whole numbers" if name == "size" else "these are not three numbers", allowed
         ) from None
 
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from ctmr_core.cases.case import SCHEMA_VERSION, Case
@@ -29,6 +30,7 @@ SCHEMA = pa.schema(
             ("center", pa.string()),
             ("lesions", pa.list_(LESION_TYPE)),
             ("deformation", pa.float64()),
+            ("pose", pa.list_(pa.float64())),
             ("engine", pa.string()),
             ("engine_parameters", pa.string()),
             ("checks", pa.string()),
@@ -70,6 +72,20 @@ def table_of_cases(cases: list[Case]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
+def with_pose(table: pa.Table) -> pa.Table:
+    """The table of a manifest that was written without the column ``pose``, with an empty one; any other as it is."""
+    if "pose" in table.column_names or table.column_names != [name for name in COLUMNS if name != "pose"]:
+        return table
+    field = SCHEMA.field("pose")
+    empty = pa.ListArray.from_arrays(pa.array([0] * (table.num_rows + 1), pa.int32()), pa.array([], pa.float64()))
+    return table.add_column(COLUMNS.index("pose"), field, empty)
+
+
+def without_empty_pose(table: pa.Table) -> pa.Table:
+    """The table as it is written: without the column ``pose`` where no row has one."""
+    return table if len(table["pose"].combine_chunks().flatten()) else table.drop_columns(["pose"])
+
+
 def iter_rows(table: pa.Table, start: int, stop: int) -> Iterator[dict[str, Any]]:
     """Rows ``start`` to ``stop`` as the keyword arguments of ``Case``."""
     for first in range(start, stop, _READ_AHEAD):
@@ -81,7 +97,7 @@ def iter_rows(table: pa.Table, start: int, stop: int) -> Iterator[dict[str, Any]
 
 def distinct_rows(table: pa.Table) -> Iterator[int]:
     """One row of each combination of what bodies, engines and checks look at: all but ids, seeds, split and lesion diameters."""
-    names = ("body", "sequences", "size", "spacing", "center", "deformation", "engine", *JSON_COLUMNS)
+    names = ("body", "sequences", "size", "spacing", "center", "deformation", "pose", "engine", *JSON_COLUMNS)
     seen = set()
     for first in range(0, table.num_rows, _READ_AHEAD):
         part = table.slice(first, _READ_AHEAD)
@@ -108,6 +124,10 @@ class _Texts(dict[Any, str]):
         return text
 
 
+def _posed(pose: list[float]) -> str:
+    return f'"pose":{_numbers(pose)},' if pose else ""
+
+
 def _numbers(cell: list[float]) -> str:
     return "[" + ",".join(map(repr, cell)) + "]"
 
@@ -126,14 +146,15 @@ def iter_keys(table: pa.Table, start: int, stop: int) -> Iterator[str]:
         columns = [part.column(name).to_pylist() for name in order]
         for (
             body, body_seed, case_id, center, checks, deformation, engine, identity, engine_parameters, lesions,
-            max_attempts, seed, sequences, size, spacing, split, digest,
+            max_attempts, pose, seed, sequences, size, spacing, split, digest,
         ) in zip(*columns, strict=True):  # fmt: skip
             tumors = ",".join(f'{{"diameter":{lesion["diameter"]!r},"label":{texts[lesion["label"]]}}}' for lesion in lesions)
             row = (
                 f'{prefix}{{"body":{texts[body]},"body_seed":{body_seed},"case_id":"{case_id}","center":{texts[center]},'
                 f'"checks":{parameters[checks]},"deformation":{deformation!r},"engine":{texts[engine]},'
                 f'"engine_identity":{texts[identity]},"engine_parameters":{parameters[engine_parameters]},"lesions":[{tumors}],'
-                f'"max_attempts":{max_attempts},"seed":{seed},"sequences":[{",".join(texts[name] for name in sequences)}],'
+                f'"max_attempts":{max_attempts},{_posed(pose)}"seed":{seed},'
+                f'"sequences":[{",".join(texts[name] for name in sequences)}],'
                 f'"size":{_numbers(size)},"spacing":{_numbers(spacing)},"split":"{split}","template_digest":{texts[digest]}}}'
             )
             yield hashlib.sha256(row.encode()).hexdigest()
@@ -155,7 +176,7 @@ def rows_are_valid(table: pa.Table) -> bool:
         return False  # these allow no lesions, centre or warp: a rule across columns
     if not pc.all(pc.match_substring_regex(table["case_id"], CASE_ID_PATTERN.removesuffix("$") + r"\z")).as_py():
         return False
-    for name in ("sequences", "size", "spacing", "lesions"):
+    for name in ("sequences", "size", "spacing", "lesions", "pose"):
         if pc.list_flatten(table[name]).null_count:
             return False
     for name in ("size", "spacing"):
@@ -172,6 +193,13 @@ def rows_are_valid(table: pa.Table) -> bool:
     cells["sequences"] = [list(names) for names in {tuple(names) for names in table["sequences"].to_pylist()}]
     for name in ("size", "spacing"):
         cells[name] = [(value, value, value) for value in pc.unique(pc.list_flatten(table[name])).to_pylist()]
+    if not pc.all(pc.is_in(pc.list_value_length(table["pose"]), pa.array([0, 3], pa.int32()))).as_py():
+        return False
+    angles = pc.list_flatten(table["pose"]).to_numpy()
+    if angles.size:
+        if not angles.reshape(-1, 3).any(axis=1).all() or np.signbit(angles[angles == 0]).any():
+            return False  # three zeros are no pose, and -0 is written as 0: the rows are read one by one
+        cells["pose"] = [(float(angle), 1.0, 0.0) for angle in (angles.min(), angles.max())]  # NaN if any is
     lesion_labels = pc.unique(pc.struct_field(tumors, "label")).to_pylist()
     limits = [value for value in pc.min_max(diameters).as_py().values() if value is not None]
     if _has_nan(diameters):

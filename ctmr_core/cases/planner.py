@@ -175,6 +175,7 @@ def _plan_group(
         "center": _draw_options(group.center, n, rng("center"), pa.string()),
         "lesions": _draw_lesions(group, n, rng),
         "deformation": _draw_deformation(group, pools, body, of_case, rng("deformation")),
+        "pose": _draw_pose(group, len(body), of_case, rng),
         "engine": _repeated(group.engine, n),
         "engine_parameters": _draw_parameters(group.engine_parameters, n, rng),
         "checks": _repeated(canonical_json(group.checks), n),
@@ -235,6 +236,18 @@ def _draw_deformation(
 
         values = np.where(pc.is_in(body, pa.array(parametric, pa.string())).to_numpy(zero_copy_only=False), 0.0, values)
     return pa.array(values[of_case])
+
+
+def _draw_pose(group: Group, bodies: int, of_case: np.ndarray, rng: Callable[[str], np.random.Generator]) -> pa.Array:
+    """Per body, so that cases of one body lie alike; empty where nothing is turned."""
+    if not group.pose.turns:
+        return pa.ListArray.from_arrays(pa.array(np.zeros(len(of_case) + 1, np.int32)), pa.array([], pa.float64()))
+    values = (
+        np.stack([number.draw(bodies, rng(f"pose/{name}")) for name, number in group.pose.angles.items()], axis=1)[of_case] + 0.0
+    )
+    posed = values.any(axis=1)
+    offsets = np.concatenate([[0], 3 * np.cumsum(posed)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values[posed].ravel()))
 
 
 def _draw_lesions(group: Group, count: int, rng: Callable[[str], np.random.Generator]) -> pa.Array:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, field_
 from pydantic_core import PydanticCustomError
 
 from ctmr_core.anatomy.sequences import MODALITY_CODES
-from ctmr_core.cases.case import GENERATED_PATTERN, Split
+from ctmr_core.cases.case import GENERATED_PATTERN, MOST_DEGREES, Split
 from ctmr_core.cases.distributions import Choice, Number, Real, Spacing, Strict, Weight, apportion, within
 from ctmr_core.cases.problems import gather, near, problems_of
 from ctmr_core.cases.recipe_source import RecipeSource, read_source
@@ -135,6 +135,27 @@ def _with_distributions(tree: Any, path: tuple[str | int, ...] = ()) -> Any:
     return tree
 
 
+Degrees = Annotated[Number, AfterValidator(within(-MOST_DEGREES, MOST_DEGREES, "degrees"))]
+
+
+class GroupPose(Strict):
+    """How bodies lie, in degrees; see ``anatomy.pose.Pose``. One draw a body."""
+
+    nod: Degrees = Number(value=0.0)
+    turn: Degrees = Number(value=0.0)
+    tilt: Degrees = Number(value=0.0)
+
+    @property
+    def angles(self) -> dict[str, Number]:
+        """Name -> number, in the order of a case's ``pose``."""
+        return {"nod": self.nod, "turn": self.turn, "tilt": self.tilt}
+
+    @property
+    def turns(self) -> bool:
+        """Whether any angle can be other than 0."""
+        return any(any(number.limits) for number in self.angles.values())
+
+
 class Group(Strict):
     """Cases that are alike: ``cases`` of them, named ``<name>-0000000`` upwards."""
 
@@ -147,6 +168,7 @@ class Group(Strict):
     spacing: Spacing
     center: Choice[str] = Choice[str](value="")
     deformation: Annotated[Number, AfterValidator(within(0.0, 50.0, "mm"))] = Number(value=0.0)
+    pose: GroupPose = GroupPose()
     lesions: Lesions | None = None
     engine: str = "tissue"
     engine_parameters: Annotated[dict[str, Any], AfterValidator(_with_distributions)] = Field(default_factory=dict)
@@ -170,6 +192,12 @@ class Group(Strict):
             if len(set(option)) != len(option):
                 raise ValueError(f"a sequence is listed twice; allowed: each one once, found {', '.join(option)}")
         return sequences
+
+    @model_validator(mode="after")
+    def _what_is_turned_has_a_map(self) -> Group:
+        if self.pose.turns and any(body.generated or body.unlabelled for body in self.bodies):
+            raise ValueError("a pose turns a body by its label map; allowed: with parametric bodies and templates")
+        return self
 
     @field_validator("spacing")
     @classmethod

@@ -55,7 +55,7 @@ WITNESSES: dict[str, dict[str, tuple[str, ...]]] = {
         "spleen": ("left kidney", "left lung lower lobe"),
         "stomach": ("left kidney", "left lung lower lobe"),
         "pancreas": ("left lung lower lobe", "vertebrae L3"),
-        "heart": ("left lung upper lobe", "liver"),
+        "heart": ("left lung upper lobe", "vertebrae T7", "liver"),  # the lingula alone may reach below the heart
         "left lung lower lobe": ("left lung upper lobe", "spleen"),
         "right lung lower lobe": ("right lung upper lobe", "liver"),
         "right lung middle lobe": ("right lung upper lobe", "right lung lower lobe"),
@@ -104,7 +104,7 @@ class NeighboursCheck(ScoredCheck):
     """
 
     name = "neighbours"
-    version = "4"
+    version = "5"
     #: host_share: of a lesion's surface on its host or another lesion; lesions are clipped to 80 % of their
     #: volume inside the host.
     #: open_share: of the surface of all inner structures together that faces background.

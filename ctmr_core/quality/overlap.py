@@ -12,6 +12,7 @@ from ctmr_core.cases.case import IMPORTED, Case
 from ctmr_core.quality.base import Candidate, ScoredCheck
 from ctmr_core.quality.settings import Thresholds
 from ctmr_core.quality.structures import is_surrounded
+from ctmr_core.quality.table import table_of
 from ctmr_core.quality.tissue_classes import AIR_HU, SMALLEST_BACKGROUND, kinds_table, thinned, tissue_codes
 
 _SIGNAL_SHARE = 0.15  # of the median soft-tissue signal: above the noise of any usable scan, below muscle in T2
@@ -24,11 +25,11 @@ class OverlapCheck(ScoredCheck):
 
     Gas, lung, bone, blood and fluid may be dark or bright and are left out (bone only in MR). Looked at on at most 128
     samples per axis. Passed over when no air is in view, and for imported maps of organs alone. In other imported maps what is
-    dark in "body" may be a lung or gas that nobody labelled, and is left out.
+    dark in "body" may be a lung or gas that nobody labelled, and is left out. So is a table that the case asks for.
     """
 
     name = "overlap"
-    version = "2"
+    version = "3"
     uses_tissues = True
     #: A shift of a body by a tenth of its width costs about 0.1 of Dice. Gradient echoes of long echo time rightly lose signal
     #: in fat and beside air, so susceptibility-weighted images overlap less.
@@ -40,7 +41,7 @@ class OverlapCheck(ScoredCheck):
         region = thinned(candidate)
         codes = tissue_codes(candidate, region)
         labels = candidate.label_map.voxels[region]
-        background = labels == 0
+        background = (labels == 0) & ~table_of(candidate, labels != 0, region)
         scores: dict[str, float] = {}
         for sequence, image in candidate.images.items():
             if sequence in _WITHOUT_BACKGROUND or sequence.startswith("mri_mra"):

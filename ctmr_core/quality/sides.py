@@ -13,6 +13,8 @@ from ctmr_core.quality.structures import Structure, pairs_of, shows_anatomy
 
 #: Right of one another in nearly everybody: (further to the right, further to the left).
 _RIGHT_OF = (("liver", "spleen"), ("liver", "stomach"), ("gallbladder", "spleen"), ("inferior vena cava", "aorta"))
+#: Crosses the midline: where it is cut off, the rest may lie on either side.
+_CROSSING = ("left brachiocephalic vein",)
 SPINE = (
     *(f"vertebrae C{level}" for level in range(1, 8)),
     *(f"vertebrae T{level}" for level in range(1, 13)),
@@ -54,10 +56,11 @@ class SidesCheck(ScoredCheck):
     """Left structures lie left of their right counterparts, liver right of spleen, cava right of aorta.
 
     A mirrored volume swaps all of them, a swapped label one pair. Pairs that touch the edge of view count too: what is left of
-    them is still on their side.
+    them is still on their side (but for the left brachiocephalic vein, which crosses over).
     """
 
     name = "sides"
+    version = "2"
     #: Number of pairs on the wrong side; no adult with normal situs has one (situs inversus: 1 in 10,000).
     thresholds: ClassVar[Thresholds] = {"swapped": 0.0}
 
@@ -68,6 +71,8 @@ class SidesCheck(ScoredCheck):
         structures = {name: s for name, s in candidate.structures.items() if s.voxels >= _SMALLEST}
         scores = {}
         for left, right in pairs_of(structures):
+            if left.name in _CROSSING and not (left.whole and right.whole):
+                continue
             scores[left.name.removeprefix("left ")] = right.center[0] - left.center[0]
         for right_name, left_name in _RIGHT_OF:
             a, b = structures.get(right_name), structures.get(left_name)

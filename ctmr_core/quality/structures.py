@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ctmr_core.anatomy.pose import Pose
 from ctmr_core.anatomy.sequences import SKULL_STRIPPED
 from ctmr_core.cases.case import IMPORTED, Case
 
 if TYPE_CHECKING:
     from ctmr_core.quality.base import Candidate
 
-_CUT_MM = 12.0  # from the end of a template: tilts and deformations move its last slice by some millimetres
+_CUT_MM = 12.0  # from the end of a template: tilts and deformations move its last slice by some millimetres, poses more
 #: Bodies that are no anatomy: boxes for measuring the factory.
 _NOT_ANATOMY = frozenset({"generated:blocks"})
 _AROUND_SHARE = 0.1  # of the labelled voxels: label 200 alone is a third of a trunk and more
@@ -98,7 +99,9 @@ def _uncut(candidate: Candidate) -> tuple[np.ndarray, np.ndarray]:
     low, high = np.zeros(3), np.asarray(candidate.label_map.size, float)
     boxes = np.array([entry.box for entry in candidate.census.entries.values()])
     if candidate.case.template_id is not None and len(boxes):
-        margin = _CUT_MM / candidate.label_map.spacing[2]
+        width = float(np.max((boxes[:, 3:5].max(0) - boxes[:, :2].min(0)) * candidate.label_map.spacing[:2]))
+        slope = np.sin(np.deg2rad(Pose(*candidate.case.pose).angle)) if candidate.case.pose else 0.0
+        margin = (_CUT_MM + slope * width) / candidate.label_map.spacing[2]
         low[2] = max(low[2], boxes[:, 2].min() + margin)
         high[2] = min(high[2], boxes[:, 5].max() - margin)
     return low, high

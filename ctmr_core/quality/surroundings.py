@@ -1,4 +1,4 @@
-"""Is there nothing but air around the body: no table, no cushion, no bright background."""
+"""Is there nothing but air around the body: no table that was not asked for, no cushion, no bright background."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ctmr_core.cases.case import Case
 from ctmr_core.quality.base import Candidate, ScoredCheck
 from ctmr_core.quality.settings import Thresholds
 from ctmr_core.quality.structures import is_surrounded, shows_anatomy
+from ctmr_core.quality.table import table_of
 from ctmr_core.quality.tissue_classes import AIR_HU, SMALLEST_BACKGROUND, thinned
 
 _WITHOUT_BACKGROUND = ("mri_adc", "mri_dwi", "mri_mra")  # quotients and suppressed backgrounds
@@ -23,11 +24,11 @@ class SurroundingsCheck(ScoredCheck):
     MR: the background's 95th percentile relative to the body's median.
 
     The rim of two thinned voxels around the body is left out: partial volume makes it bright. Imported maps of organs alone
-    are passed over.
+    are passed over, and so is what lies behind the back where the case asks for a table.
     """
 
     name = "surroundings"
-    version = "3"
+    version = "4"
     #: Pieces of a table make up 8-28 % of the body's voxels, scans whose table was removed less than 0.3 % (MAISI's body
     #: envelope), one with its thin cloth 1.3 %. The
     #: background of magnitude MR is noise, some percent of the signal; ghosts and wrap-around reach a third of it.
@@ -49,7 +50,7 @@ class SurroundingsCheck(ScoredCheck):
         body = candidate.label_map.voxels[region] != 0
         if np.count_nonzero(~body) < SMALLEST_BACKGROUND * body.size or not body.any():
             return {}
-        away = ~ndimage.binary_dilation(body, iterations=2)
+        away = ~ndimage.binary_dilation(body, iterations=2) & ~table_of(candidate, body, region)
         scores: dict[str, float] = {}
         for sequence, image in candidate.images.items():
             if is_ct(sequence):

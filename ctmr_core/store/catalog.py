@@ -54,6 +54,7 @@ SCHEMA = pa.schema(
         ("center", pa.string()),
         ("lesions", pa.list_(pa.struct([("label", pa.string()), ("diameter", pa.float64())]))),
         ("deformation", pa.float64()),
+        ("pose", pa.list_(pa.float64())),  # nod, turn, tilt in degrees; null where the body was not turned
         ("engine", pa.string()),
         ("engine_parameters", pa.string()),
         ("checks", pa.string()),
@@ -129,7 +130,7 @@ def build_row(
 
     timings: step -> seconds. finished_at: ISO 8601, UTC. Digests, status, attempt and volume come from the commit record.
     """
-    manifest = case.model_dump(mode="json")
+    manifest = case.model_dump(mode="json", exclude=None if case.pose else {"pose"})
     for field in ("engine_parameters", "checks"):
         manifest[field] = json.dumps(manifest[field], sort_keys=True)
     entries = [census.entries[label] for label in sorted(census.entries)] if census else []

@@ -202,6 +202,7 @@ def changed_fields(dataset: Dataset, case: Case) -> tuple[str, ...]:
     stored, planned = rows.to_pylist()[-1], case.model_dump(mode="json")
     for name in ("engine_parameters", "checks"):
         planned[name] = json.dumps(planned[name], sort_keys=True)
+    stored["pose"] = stored["pose"] or []  # null where the body was not turned
     return tuple(name for name in names if stored[name] != planned[name])
 
 

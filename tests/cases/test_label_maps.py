@@ -99,3 +99,71 @@ def test_parametric_bodies_are_drawn_from_body_and_seed(body, center, vocabulary
     else:
         other, _ = build_label_map(case.model_copy(update={"body_seed": 1}), None, 0)
         assert other.digest() != label_map.digest()
+
+
+VENTRICLES = (4, 43)
+
+
+def head_case(**fields) -> Case:
+    given = {
+        "body": "parametric:head",
+        "size": (64, 72, 64),
+        "spacing": (4.0, 4.0, 4.0),
+        "sequences": ("mri_t1",),
+        "body_seed": 2,
+    }
+    return Case(case_id="h", **{**given, **fields})
+
+
+def _place(label_map, label: int) -> np.ndarray:
+    return (label_map.affine @ [*np.argwhere(label_map.voxels == label).mean(axis=0), 1])[:3]
+
+
+def test_a_case_without_a_pose_has_the_key_it_had_before_poses() -> None:
+    case = Case(case_id="a", body="parametric:head", sequences=("mri_t1",), size=(16, 16, 16), spacing=(9.0, 9.0, 9.0))
+    assert "pose" not in case.canonical_row()
+    assert case.key == case.model_validate(case.model_dump() | {"pose": (0, 0, 0)}).key
+    assert case.key == "67798d0a02196092b240ebf65a5c46b92e27522999317e2ec9e61d00d1e9f8fc"
+
+
+def test_a_nod_turns_the_whole_head() -> None:
+    """The frontal white matter against the brain stem, seen from the side."""
+    nod = -25
+    lying, posed = (build_label_map(head_case(pose=pose), None, 0)[0] for pose in ((), (nod, 0, 0)))
+    before, after = (_place(one, 2) - _place(one, 16) for one in (lying, posed))
+    angle = np.rad2deg(np.arctan2(after[2], after[1]) - np.arctan2(before[2], before[1]))
+    assert angle == pytest.approx(-nod, abs=3)
+    assert np.linalg.norm(after) == pytest.approx(np.linalg.norm(before), abs=2.5)
+    for label in VENTRICLES:
+        volumes = [np.count_nonzero(one.voxels == label) for one in (lying, posed)]
+        assert volumes[1] == pytest.approx(volumes[0], rel=0.25)  # some 200 voxels
+
+
+def test_a_posed_body_is_the_same_in_every_field_of_view_and_attempt() -> None:
+    whole = head_case(pose=(-20, 5, 5))
+    near = head_case(pose=(-20, 5, 5), size=(32, 32, 32), center="brain stem", sequences=("mri_t2",))
+    first, second = (build_label_map(case, None, attempt)[0] for case, attempt in ((whole, 0), (near, 2)))
+    assert np.abs(_place(first, 14) - _place(second, 14)).max() < 3.0  # third ventricle
+
+
+def test_a_posed_template_keeps_its_organs(library) -> None:
+    lying, posed, again = (
+        build_label_map(template_case(deformation=6.0, pose=pose, size=(64, 56, 72)), library, attempt)[0]
+        for pose, attempt in (((), 0), ((-12, 0, 6), 0), ((-12, 0, 6), 1))
+    )
+    assert np.count_nonzero(posed.voxels == LIVER) == pytest.approx(np.count_nonzero(lying.voxels == LIVER), rel=0.1)
+    assert posed.digest() == again.digest() != lying.digest()
+
+
+def test_anatomy_is_never_turned_out_of_view_silently() -> None:
+    tight = head_case(size=(40, 60, 64))
+    build_label_map(tight, None, 0)
+    with pytest.raises(AnatomyError, match="out of the field of view") as caught:
+        build_label_map(tight.model_copy(update={"pose": (0.0, 45.0, 0.0)}), None, 0)
+    assert "larger field of view" in caught.value.fix
+
+
+@pytest.mark.parametrize("pose", [(50, 0, 0), (0, 0), (float("nan"), 0, 0)])
+def test_a_pose_is_three_angles_that_a_patient_can_lie_in(pose) -> None:
+    with pytest.raises(ValueError, match="allowed: nod, turn and tilt"):
+        head_case(pose=pose)

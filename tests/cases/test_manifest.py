@@ -46,6 +46,7 @@ cases = st.builds(
     center=printable,
     lesions=st.lists(st.builds(Lesion, label=printable, diameter=st.floats(1e-3, 1e4)), max_size=3),
     deformation=st.floats(0, 50),
+    pose=st.just(()) | st.tuples(*[st.floats(-45, 45)] * 3),
     engine=printable,
     engine_parameters=objects,
     checks=objects,

@@ -145,6 +145,17 @@ def test_templates_are_used_equally_often_and_carry_their_digest(library):
     assert all(2 <= case.deformation <= 6 for case in cases)
 
 
+def test_a_pose_is_drawn_once_per_body_and_leaves_other_draws_alone(library):
+    text = TEMPLATES + "    cases_per_body: 2\n"
+    pose = "    pose: {nod: {uniform: [-30, 10]}, turn: {normal: {mean: 0, sd: 5, low: -8, high: 8}}}\n"
+    plain, posed = (list(plan(recipe_of(one), library).iter_cases()) for one in (text, text + pose))
+    assert [case.pose for case in plain] == [()] * 12
+    assert [case.model_copy(update={"pose": ()}) for case in posed] == plain
+    assert all(-30 <= nod <= 10 and -8 <= turn <= 8 and tilt == 0 for nod, turn, tilt in (case.pose for case in posed))
+    assert [case.pose for case in posed[::2]] == [case.pose for case in posed[1::2]]
+    assert len({case.pose for case in posed}) == 6
+
+
 def test_a_template_stays_in_one_split_across_groups(library):
     text = TEMPLATES.replace("groups:", "splits: {train: 0.6, val: 0.2, test: 0.2}\ngroups:")
     text += text[text.index("  - name: body") :].replace("name: body", "name: more")
@@ -248,3 +259,23 @@ def test_a_recipe_without_a_file_can_be_planned():
         "spacing": [2, 2, 2],
     }
     assert plan(parse_recipe({"name": "x", "groups": [group]})).rows == 2
+
+
+@pytest.mark.parametrize(
+    ("pose", "words"),
+    [
+        ("{nod: {uniform: [-60, 10]}}", ["pose.nod", "-45..45 degrees"]),
+        ("{nodd: 3}", ["nodd", "did you mean 'nod'"]),
+    ],
+)
+def test_a_pose_that_nobody_lies_in_is_refused(pose, words):
+    with pytest.raises(RecipeError) as caught:
+        recipe_of(TEMPLATES + f"    pose: {pose}\n")
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_pose_needs_a_body_with_a_map():
+    text = TEMPLATES.replace("{templates: {regions: [abdomen]}}", "{unlabelled: head}").replace("center: abdomen", 'center: ""')
+    with pytest.raises(RecipeError, match="parametric bodies and templates"):
+        recipe_of(text.replace("    deformation: {uniform: [2, 6]}\n", "    pose: {nod: 5}\n"))

@@ -80,6 +80,23 @@ def test_a_table_beside_the_body_is_named():
     assert "something beside the body" in reasons(SurroundingsCheck(), table)
 
 
+def with_couch(asked: bool) -> Candidate:
+    plain, label_map, _ = rendered("torso")
+    case = plain.model_copy(update={"engine_parameters": {"ct": {"couch": True}}, "sequences": ("ct",)})
+    images = load_engine("tissue").render(case, label_map, 0)
+    return Candidate(case if asked else plain, label_map, images)
+
+
+def test_a_table_is_named_unless_it_was_asked_for():
+    asked = with_couch(asked=True)
+    assert SurroundingsCheck().run(asked).passed
+    assert OverlapCheck().run(asked).passed
+    assert "something beside the body" in " ".join(SurroundingsCheck().run(with_couch(asked=False)).reasons)
+    image = asked.images["ct"].copy()
+    image[10:-10, -6:-3, :] = 200  # in front of the body: no table that was asked for
+    assert not SurroundingsCheck().run(Candidate(asked.case, asked.label_map, {"ct": image})).passed
+
+
 def test_a_bright_background_is_named():
     outside = rendered("head")[1].voxels == 0
 

@@ -272,3 +272,15 @@ def test_an_absent_organ_is_named_in_made_bodies_only(kind, organ, instead):
     assert organ in named[0]
     template = gone.case.model_copy(update={"body": "template:t"})
     assert not [reason for reason in check.decide(template, scores, dict(check.thresholds)) if "not there" in reason]
+
+
+def test_a_field_of_view_that_ends_below_the_heart_lacks_no_heart():
+    """The tip of the left upper lobe reaches below the heart: it and the liver in view say nothing of the heart."""
+
+    def below_t7(voxels, ids):
+        voxels = relabel("heart", "body")(voxels, ids)
+        return voxels[:, :, : np.flatnonzero((voxels == ids["vertebrae T7"]).any(axis=(0, 1)))[0]]
+
+    cut = candidate("torso", below_t7)
+    assert cut.structures["left lung upper lobe"].voxels >= 200
+    assert "heart" not in " ".join(NeighboursCheck().run(cut).reasons)

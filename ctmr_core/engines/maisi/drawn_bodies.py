@@ -46,7 +46,7 @@ class BodyMaker:
 
     def validate(self, case: Case, parameters: MaisiParameters) -> None:
         """Refuse (``EngineError``) what no label map can show, before any is made."""
-        for field in ("center", "deformation"):
+        for field in ("center", "deformation", "pose"):
             if getattr(case, field):
                 raise EngineError(
                     f"a generated body can't have a {field}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache, partial
 
 import cc3d
@@ -13,6 +14,9 @@ from ctmr_core.anatomy.grid import Grid
 from ctmr_core.anatomy.label_census import LabelCensus, take_census
 from ctmr_core.anatomy.label_map import LabelMap
 from ctmr_core.anatomy.parametric.torso import parametric_torso
+from ctmr_core.anatomy.parametric.torso.body import ParametricTorso
+from ctmr_core.anatomy.parametric.torso.frame import Frame
+from ctmr_core.anatomy.parametric.torso.person import draw_person
 from ctmr_core.anatomy.tissues import tissue_id
 from ctmr_core.anatomy.vocabulary import load_vocabulary
 from ctmr_core.cases.seeds import body_rng
@@ -253,3 +257,56 @@ def test_sex_can_be_asked_for_and_is_checked() -> None:
     assert _torso(4, "female").person.female
     with pytest.raises(AnatomyError):
         _torso(4, "other")
+
+
+def test_lumbar_spines_are_as_long_as_published_and_differ_between_people() -> None:
+    """L1 to L4: 3 x 34-36 mm in men, less in women; 5-6 % between adults of one sex."""
+    people = [draw_person(partial(body_rng, "torso", seed), sex) for sex in ("male", "female") for seed in range(200)]
+    levels = [person.scale[2] * np.ptp(np.interp([-32.0, 64.0], *person.proportions.heights())) / 3 for person in people]
+    men, women = np.array(levels[:200]), np.array(levels[200:])
+    assert 33.5 < men.mean() < 36
+    assert 31 < women.mean() < men.mean()
+    assert all(0.045 < part.std() / part.mean() < 0.075 for part in (men, women))
+
+
+def test_bladders_hold_from_little_to_more_than_half_a_litre() -> None:
+    filled = np.array([draw_person(partial(body_rng, "torso", seed), None).organ_ml["bladder"] for seed in range(300)])
+    assert filled.min() >= 50
+    assert filled.max() == 600
+    assert 150 < np.median(filled) < 260
+
+
+def test_what_lies_on_the_spine_moves_with_it() -> None:
+    """The same person with another lumbar spine: organs keep their levels and their volumes, ribs their vertebrae."""
+    lumbar = 1.25
+    torsos = [_torso(7, "male"), _with_lumbar(_torso(7, "male"), lumbar)]
+    maps = [torso.label_map(_whole(torso, 5.0)) for torso in torsos]
+    places = [_centroids(label_map) for label_map in maps]
+    length = [one[37][2] - one[34][2] for one in places]
+    assert length[1] / length[0] == pytest.approx(lumbar / torsos[0].person.proportions.lumbar, rel=0.04)
+    for label in (1, 4, 5, 14, 35, 38, 74, 86):
+        levels = [(one[label][2] - one[34][2]) / mm for one, mm in zip(places, length, strict=True)]
+        assert levels[1] == pytest.approx(levels[0], abs=0.12), VOCABULARY.label(label).name
+    for label in (5, 14, 4, 3, 15):
+        ml = [_census(label_map).entries[label].volume_ml for label_map in maps]
+        assert ml[1] == pytest.approx(ml[0], rel=0.15), VOCABULARY.label(label).name
+
+
+def _with_lumbar(torso: ParametricTorso, lumbar: float) -> ParametricTorso:
+    torso.person = replace(torso.person, proportions=replace(torso.person.proportions, lumbar=lumbar))
+    torso._frame = Frame(torso._streams, torso.person)
+    return torso
+
+
+def test_muscles_hold_as_much_fat_as_the_person_has_in_them() -> None:
+    def shares(muscle_fat: float) -> list[float]:
+        torso = _torso(1, "male")
+        torso.person = replace(torso.person, muscle_fat=muscle_fat)
+        label_map = torso.label_map(Grid.centred((90, 70, 30), (4.0, 4.0, 4.0), torso.center_mm("pelvis")))
+        labelled = [np.isin(label_map.voxels, labels) for labels in ((98, 99), (106, 107))]
+        return [float(np.mean(label_map.tissues[part] == tissue_id("subcutaneous_fat"))) for part in labelled]
+
+    lean, fat = shares(0.0), shares(0.8)
+    assert lean == [0.0, 0.0]
+    assert 0.1 < fat[0] < 0.3
+    assert 0.03 < fat[1] < fat[0]

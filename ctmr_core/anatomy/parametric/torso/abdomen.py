@@ -23,6 +23,9 @@ CANONICAL_ML = {
 #: canonical rise of liver volume (mL) per mm that its lower surface drops, and its volume at no drop.
 LIVER_ML, LIVER_ML_PER_MM = 1330.0, 14.5
 _FAT_GAP = 1.3
+#: heights (canonical mm) of the middles of the kidneys, right and left: at L2 and at the disc above it.
+KIDNEY_Z = (42.0, 53.0)
+_KIDNEY_SD = 7.5
 _ORGANS = [1, 3, 4, 5, 8, 9, 10, 12, 13, 14, 15, 19, 62, 118]
 
 
@@ -33,10 +36,11 @@ class Abdomen:
         self.canvas, self.person = canvas, person
         self._k = {organ: person.organ_scale(organ, ml) for organ, ml in CANONICAL_ML.items()}
         jitter = np.clip(rng.standard_normal((8, 3)), -2, 2) * (3.0, 3.0, 5.0)
+        jitter[:2, 2] *= _KIDNEY_SD / 5.0
         self._shift = {
             name: jitter[i] for i, name in enumerate(("kidney_r", "kidney_l", "spleen", "gallbladder", "pancreas", "bladder"))
         }
-        target = person.organ_ml["liver"] / float(np.prod(person.scale))
+        target = person.organ_ml["liver"] / person.organ_growth("liver")
         self.liver_drop = float(np.clip((target - LIVER_ML) / LIVER_ML_PER_MM, -32, 48))
         self._left_lobe = float(np.clip(rng.normal(0, 9), -18, 18))
         self._tree = _liver_tree(rng)
@@ -86,7 +90,7 @@ class Abdomen:
 
     def kidneys(self) -> None:
         """Cortex, pyramids, sinus fat and pelvis, in perirenal fat; the ureters run down to the bladder."""
-        for side, label, z0, name in ((1.0, 5, 54.0, "kidney_r"), (-1.0, 14, 66.0, "kidney_l")):
+        for side, label, z0, name in ((1.0, 5, KIDNEY_Z[0], "kidney_r"), (-1.0, 14, KIDNEY_Z[1], "kidney_l")):
             dx, dy, dz = self._shift[name]
             kidney = _Kidney(side, (66 + dx * 0.6, -46 + dy * 0.5, z0 + dz), self._k["kidney"])
             patch = self._blob(kidney.middle, 66, kidney.bean)
@@ -111,7 +115,7 @@ class Abdomen:
 
     def adrenals(self) -> None:
         for side, label in ((1.0, 8), (-1.0, 9)):
-            x0, y0, z0 = (37.0, -34.0, 110.0) if side > 0 else (40.0, -30.0, 112.0)
+            x0, y0, z0 = (37.0, -34.0, 105.0) if side > 0 else (40.0, -30.0, 107.0)
             lines = [
                 [(x0 - 9, y0 + 12, z0 + 6, 3.0), (x0 - 3, y0 + 2, z0, 3.6), (x0 + 7, y0 - 14, z0 - 9, 3.0)],
                 [(x0 - 9, y0 + 12, z0 + 6, 3.0), (x0 - 7, y0, z0 - 2, 3.4), (x0 - 6, y0 - 14, z0 - 8, 2.8)],
@@ -154,15 +158,14 @@ class Abdomen:
         self.canvas.paint(tube, 10, "bile", only_labels=[BODY, *_ORGANS])
 
     def pelvis_organs(self) -> None:
-        k = self._k["bladder"]
-        height = 30.0 * k
+        height, girth = self._bladder_size()
 
         def bladder(p: Lattice) -> np.ndarray:
             x, y, z = p.xyz
-            round_ = ellipsoid(x, y, z, (0, 14, -212 + height), (43 * k, 36 * k, height))
+            round_ = ellipsoid(x, y, z, (0, 14, -212 + height), (43 * girth, 36 * girth, height))
             return smooth_max(round_, p["cavity"] + 4.0, 8.0) + 0.8 * p["noise"]
 
-        patch = self._blob((0, 14, -180), 80, bladder)
+        patch = self._blob((0, 14, -212 + height), max(height, 43 * girth) + 10, bladder)
         if self.person.female:
             self._uterus()
         else:
@@ -181,17 +184,28 @@ class Abdomen:
         self.organ(patch, 15, "bladder_wall", 2.0)
         self.canvas.paint(patch, 15, "urine", below=-3.2, only_labels=[15])
 
+    def _bladder_size(self) -> tuple[float, float]:
+        """Half height (canonical mm) and relative girth: the pelvis is narrow, so a full bladder rises."""
+        k = self._k["bladder"]
+        rise = max(k, 1.0) ** 0.9
+        return 30.0 * k * rise, k / np.sqrt(rise)
+
+    @property
+    def bladder_lift(self) -> float:
+        """How far (canonical mm) a bladder fuller than usual lifts what lies on it."""
+        return max(0.0, 2 * (self._bladder_size()[0] - 30.0))
+
     def _uterus(self) -> None:
-        k = self._k["uterus"]
+        k, lift = self._k["uterus"], 0.5 * self.bladder_lift
 
         def uterus(p: Lattice) -> np.ndarray:
             x, y, z = p.xyz
-            fundus = ellipsoid(x, y, z, (2, -10, -150), (27 * k, 21 * k, 24 * k), rotation(about_x=35))
+            fundus = ellipsoid(x, y, z, (2, -10 - 0.5 * lift, -150 + lift), (27 * k, 21 * k, 24 * k), rotation(about_x=35))
             cervix = ellipsoid(x, y, z, (0, -26, -182), (15, 13, 22))
             ovaries = ellipsoid(np.abs(x), y, z, (46, -14, -146), (15, 10, 11))
             return np.minimum(smooth_min(fundus, cervix, 8.0), ovaries) + 1.2 * p["noise"]
 
-        patch = self._blob((0, -15, -160), 72, uterus)
+        patch = self._blob((0, -15, -160), 72 + lift, uterus)
         self.canvas.paint(patch, BODY, "visceral_fat", below=1.5, only_labels=_ORGANS)
         self.canvas.paint(patch, BODY, "uterus", only_labels=[BODY, *_ORGANS])
 

@@ -15,6 +15,7 @@ from ctmr_core.anatomy.parametric.torso.bowel import Bowel
 from ctmr_core.anatomy.parametric.torso.canvas import BODY, Canvas
 from ctmr_core.anatomy.parametric.torso.chest import Chest
 from ctmr_core.anatomy.parametric.torso.frame import Frame
+from ctmr_core.anatomy.parametric.torso.muscle_fat import GRAIN_MM, infiltrate
 from ctmr_core.anatomy.parametric.torso.pelvis import Pelvis
 from ctmr_core.anatomy.parametric.torso.person import Person, draw_person
 from ctmr_core.anatomy.parametric.torso.spine import Spine
@@ -42,6 +43,7 @@ class ParametricTorso:
         rng = streams("torso/surface")
         self._noise = SplineNoise(rng, 24.0, _HALF_EXTENT)
         self._pockets = SplineNoise(rng, 38.0, _HALF_EXTENT)
+        self._streaks = SplineNoise(streams("torso/muscle streaks"), GRAIN_MM, _HALF_EXTENT)
 
     def center_mm(self, center: str) -> tuple[float, float, float]:
         """RAS+ mm of "" (the whole), "chest", "abdomen", "pelvis" or of the label of that name."""
@@ -85,6 +87,7 @@ class ParametricTorso:
         paint_trunk(canvas, self.person)
         pelvis = Pelvis(canvas)
         pelvis.paint_muscles()
+        infiltrate(canvas, self.person, self._streaks)
         vessels = Vessels(canvas, self._streams("torso/vessels"))
         chest = Chest(canvas, self.person, self._streams("torso/chest"))
         abdomen = Abdomen(canvas, self.person, self._streams("torso/abdomen"))

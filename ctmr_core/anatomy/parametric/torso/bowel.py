@@ -38,6 +38,9 @@ class Bowel:
         for i, share in ((3, 0.4), (4, 0.9), (5, 1.0), (6, 0.8), (7, 0.4)):
             x, y, z, r = self._colon[i]
             self._colon[i] = (x, y, z - share * (0.8 * abdomen.liver_drop + 12), r)
+        for i, share in ((15, 0.2), (16, 0.6), (17, 1.0), (18, 1.0), (19, 1.0), (20, 0.7), (21, 0.3)):
+            x, y, z, r = self._colon[i]
+            self._colon[i] = (x, y, z + share * abdomen.bladder_lift, r)
         self._girth = float(np.clip(1 + 0.12 * rng.standard_normal(), 0.8, 1.25)) * (0.9 + 0.3 * person.gas)
         self._phase = rng.uniform(0, 6.28, 4)
         self._fill = float(rng.uniform(0.75, 1.12))

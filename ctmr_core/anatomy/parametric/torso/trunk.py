@@ -56,6 +56,8 @@ FAT = Profile(
     (-400.0, -270.0, -200.0, -120.0, -40.0, 40.0, 120.0, 200.0, 280.0, 340.0, 400.0),
     (0.9, 1.15, 1.45, 1.4, 1.2, 1.05, 0.8, 0.65, 0.6, 0.6, 0.4),
 )
+#: how far (canonical mm) the diaphragm falls from its domes to the recess behind: the lungs end at T12 to L1.
+_RECESS = 92.0
 VISCERAL = Profile((-220.0, -120.0, -20.0, 60.0, 130.0, 200.0), (0.0, 0.55, 1.0, 0.95, 0.45, 0.0))
 
 
@@ -121,7 +123,7 @@ def _diaphragm(x: np.ndarray, y: np.ndarray, z: np.ndarray, cavity: np.ndarray, 
     left = 24 * np.exp(-np.square((x + 72) / 52) - np.square((y - 0) / 62))
     dome = 150 + lift + right + left
     depth = np.clip(-cavity, 0, 70) / 70
-    fall = np.clip(58 - 0.8 * y + 0.12 * np.abs(x), 24, 116) * np.power(1 - depth, 3.2)
+    fall = np.clip(58 - 0.62 * y + 0.12 * np.abs(x), 24, _RECESS + person.recess_mm) * np.power(1 - depth, 3.2)
     return ((z - (dome - fall)) * np.float32(0.75)).astype(np.float32)
 
 
