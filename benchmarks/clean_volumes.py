@@ -28,11 +28,11 @@ MANIFESTS = Path(__file__).parent.parent / "manifests"
 RECIPES = ("quick", "demo", "nightly", "usefulness/head_parametric", "usefulness/torso", "usefulness/torso_one_scanner")
 LIBRARY_RECIPES = ("real_data", "real_templates", "usefulness/head_templates")
 #: Voxels are made at least so large, in mm; size follows, so that the field of view stays.
-COARSEST_MM = {"brain": 3.0, "maisi": 4.0}
+COARSEST_MM = {"brain": 3.0, "maisi": 5.0}
 SEED = 20_000  # other people than the recipes, and than the bodies that get defects
 CASES_PER_BODY = 2  # making a person takes four times as long as an image of it
 
-TORSO: dict[str, Any] = {"bodies": {"parametric": "torso"}, "size": [104, 80, 80], "spacing": [4.0, 4.0, 4.0]}
+TORSO: dict[str, Any] = {"bodies": {"parametric": "torso"}, "size": [84, 64, 64], "spacing": [5.0, 5.0, 5.0]}
 HEAD: dict[str, Any] = {"bodies": {"parametric": "head"}, "size": [72, 88, 80], "spacing": [3.0, 3.0, 3.0], "center": "head"}
 #: Groups beside those of the recipes: name -> fields.
 MORE: dict[str, dict[str, Any]] = {
