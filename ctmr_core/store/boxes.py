@@ -21,7 +21,7 @@ import numpy as np
 from ctmr_core.errors import IntegrityError
 from ctmr_core.store.storage import Storage
 
-_DTYPES = {"uint8": np.dtype("u1"), "uint16": np.dtype("<u2"), "int16": np.dtype("<i2")}
+_DTYPES: dict[str, np.dtype] = {"uint8": np.dtype("u1"), "uint16": np.dtype("<u2"), "int16": np.dtype("<i2")}
 _CODECS, _INDEX_CODECS = ["bytes", "blosc", "crc32c"], ["bytes", "crc32c"]
 _CRC = 4  # bytes
 #: CRC-32C of anything with its own CRC-32C behind it: the inverse of CRC-32/ISCSI's residue in the RevEng catalogue, 0xb798b438.

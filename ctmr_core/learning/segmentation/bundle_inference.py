@@ -9,6 +9,7 @@ import torch
 from ctmr_core.anatomy.sequences import is_ct
 from ctmr_core.errors import LearningError
 from ctmr_core.learning.segmentation.export import trained_sequences, window_of
+from ctmr_core.learning.segmentation.inference import SAME_SPACING
 from ctmr_core.learning.segmentation.networks import network_arguments
 from ctmr_core.learning.segmentation.predict import TrainedSegmenter
 
@@ -43,6 +44,7 @@ def inference_document(segmenter: TrainedSegmenter) -> dict[str, Any]:
             **network_arguments(config.network, len(config.sequences), len(segmenter.classes)),
         },
         "network": "$@network_def.to(@device)",
+        "resized": {"_target_": "Resized", **_IMAGE, "spatial_size": [1, 1, 1], "mode": "trilinear", "align_corners": False},
         "preprocessing": {"_target_": "Compose", "transforms": _preprocessing(segmenter)},
         "dataset": {"_target_": "Dataset", "data": "$[{'image': scan} for scan in @datalist]", "transform": "@preprocessing"},
         "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "shuffle": False, "num_workers": 0},
@@ -79,28 +81,27 @@ def _datalist(channels: int) -> str:
     return "$[sorted(glob.glob(case + '/*.nii*')) for case in sorted(glob.glob(@dataset_dir + '/*'))]"
 
 
-def _preprocessing(segmenter: TrainedSegmenter) -> list[dict[str, Any]]:
+def _preprocessing(segmenter: TrainedSegmenter) -> list[dict[str, Any] | str]:
     """To RAS+ and the training's spacing, smoothed first along axes that lose voxels; scaled as in the training."""
     before, after = _scaling(segmenter)
     spacing = [float(mm) for mm in segmenter.spacing]
-    sigma = f"[0] + [max(0.0, (to / mm - 1) / 2) for to, mm in zip({spacing}, x.pixdim.tolist())]"
-    smoothed = f"gaussian_filter(x.numpy(), {sigma}, mode='nearest', truncate=3.0)"
-    smooth = f"$lambda x: torch.zeros_like(x) + torch.from_numpy({smoothed})"
+    mm = f"list(zip(x.shape[1:], x.pixdim.tolist(), {spacing}))"
+    near = f"all(abs(mm / to - 1) <= {SAME_SPACING} for _, mm, to in grid)"
+    sigma = "[0.0 if near else max(0.0, (to / mm - 1) / 2) for _, mm, to in grid]"
+    smoothed = f"gaussian_filter(x.numpy(), [0.0, *{sigma}], mode='nearest', truncate=3.0)"
+    smooth = f"torch.zeros_like(x) + torch.from_numpy({smoothed})"
+    size = "[n if near else max(1, round(n * mm / to)) for n, mm, to in grid]"
+    both = f"setattr(@resized.resizer, 'spatial_size', {size}) or {smooth}"
+    prepare = f"$lambda x: (lambda grid: (lambda near: {both})({near}))({mm})"
     return [
         {"_target_": "LoadImaged", **_IMAGE},
         {"_target_": "EnsureChannelFirstd", **_IMAGE},
         {"_target_": "EnsureTyped", **_IMAGE, "dtype": "$torch.float32"},
         {"_target_": "Orientationd", **_IMAGE, "axcodes": "RAS"},
         *before,
-        {"_target_": "Lambdad", **_IMAGE, "func": smooth},
-        {
-            "_target_": "Spacingd",
-            **_IMAGE,
-            "pixdim": spacing,
-            "mode": "bilinear",
-            "padding_mode": "border",
-            "align_corners": False,
-        },
+        # MONAI's Spacingd keeps the middle of the first voxel in its place, the training keeps the outer borders
+        {"_target_": "Lambdad", **_IMAGE, "func": prepare},
+        "@resized",
         *after,
     ]
 

@@ -14,7 +14,7 @@ from ctmr_core.learning.segmentation.networks import all_scores
 from ctmr_core.learning.segmentation.pieces import without_small_pieces
 from ctmr_core.learning.segmentation.resampling import largest_class, resampled_image, size_at
 
-_SAME = 0.01  # spacings that differ by less are the same
+SAME_SPACING = 0.01  # spacings that differ by less are the same
 
 Images = Sequence[tuple[str, np.ndarray]]
 
@@ -37,7 +37,7 @@ def segment_volume(
     """
     shape = images[0][1].shape
     size = (shape[0], shape[1], shape[2])
-    near = all(abs(mm / wanted - 1) <= _SAME for mm, wanted in zip(spacing, to, strict=True))
+    near = all(abs(mm / wanted - 1) <= SAME_SPACING for mm, wanted in zip(spacing, to, strict=True))
     inner = size if near else size_at(size, spacing, to)
     channels = [scaling_of(name, voxels, intensity)(resampled_image(voxels, inner)) for name, voxels in images]
     values = torch.from_numpy(np.stack(channels))[None].to(device)
