@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from ctmr_core.errors import IntegrityError
+from ctmr_core.store.axes import buffer, turn_into
 from ctmr_core.store.storage import Storage
 
 _DTYPES: dict[str, np.dtype] = {"uint8": np.dtype("u1"), "uint16": np.dtype("<u2"), "int16": np.dtype("<i2")}
@@ -28,7 +29,6 @@ _CRC = 4  # bytes
 _RESIDUE = 0x48674BC7
 _ABSENT = (1 << 64) - 1  # offset of a chunk that was never written (specification of sharding_indexed)
 _BLOSC_HEADER = 16  # bytes; those from 4 to 8 are the size of what was compressed (Blosc 1 format)
-_buffers = threading.local()
 
 Index = tuple[int, ...]
 
@@ -77,15 +77,15 @@ class BoxReader:
             raise damaged_voxels(f"{storage.uri}/{path}", f"zarr.json: {error}") from error
         return None if grid is None else cls(storage, path, folder, grid)
 
-    def begin(self, box: tuple[slice, slice, slice]) -> Callable[[], np.ndarray]:
-        """Tell the file system which bytes of a box will be wanted; what is returned reads and decodes them.
+    def begin(self, box: tuple[slice, slice, slice]) -> Callable[[np.ndarray], None]:
+        """Tell the file system which bytes of a box will be wanted; what is returned reads them into an array.
 
-        box: slices [x, y, z] with start and stop within the array, steps of 1. Gives the voxels [x, y, z] in the memory order of
-        the disk, x fastest. Raises ``IntegrityError`` when stored bytes are missing or damaged, here or then.
+        box: slices [x, y, z] with start and stop within the array, steps of 1. The array is [x, y, z], of any dtype and memory
+        order. Raises ``IntegrityError`` when stored bytes are missing or damaged, here or then.
         """
         cut = tuple((part.start, part.stop) for part in reversed(box))
         pieces = self._pieces(cut)
-        return lambda: self._read(cut, pieces).T
+        return lambda out: turn_into(out, self._read(cut, pieces))
 
     def _pieces(self, cut: tuple[tuple[int, int], ...]) -> list[_Piece]:
         """The chunks that a box touches."""
@@ -121,17 +121,18 @@ class BoxReader:
 
     def _index(self, handle: int, file: Path) -> np.ndarray:
         """uint64 [chunks, 2]: offset and length of every chunk of a shard."""
-        length = 16 * int(np.prod(self._grid.per_shard)) + _CRC
+        length = 16 * math.prod(self._grid.per_shard) + _CRC
         size = os.fstat(handle).st_size
         data = os.pread(handle, length, max(size - length, 0))
         self._refuse_damage(data, length, f"{file.name}: index")
         return np.frombuffer(data, "<u8", count=(length - _CRC) // 8).reshape(-1, 2)
 
     def _read(self, cut: tuple[tuple[int, int], ...], pieces: list[_Piece]) -> np.ndarray:
-        """The voxels of a box [z, y, x]."""
+        """The voxels of a box [z, y, x], in memory that the next read of this thread uses again."""
         grid = self._grid
-        voxels = np.empty([stop - start for start, stop in cut], grid.dtype)
-        chunk = _buffer(int(np.prod(grid.chunk)) * grid.dtype.itemsize)
+        shape = [stop - start for start, stop in cut]
+        voxels = buffer("box", math.prod(shape) * grid.dtype.itemsize).view(grid.dtype).reshape(shape)
+        chunk = buffer("chunk", math.prod(grid.chunk) * grid.dtype.itemsize)
         decoded = chunk.view(grid.dtype).reshape(grid.chunk)
         for file, mine in itertools.groupby(pieces, key=lambda piece: piece.file):
             try:
@@ -229,11 +230,3 @@ def _will_need(handle: int, pieces: list[_Piece]) -> None:
         return
     for piece in pieces:
         advise(handle, piece.offset, piece.length, os.POSIX_FADV_WILLNEED)
-
-
-def _buffer(length: int) -> np.ndarray:
-    """uint8 array that this thread decodes into."""
-    found: np.ndarray | None = getattr(_buffers, "chunk", None)
-    if found is None or len(found) < length:
-        found = _buffers.chunk = np.empty(length, np.uint8)
-    return found[:length]

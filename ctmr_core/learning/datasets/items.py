@@ -36,7 +36,21 @@ def make_item(
         image[channel] = voxels
     mapped = labels if table is None else _mapped(labels, table)
     label = _c_order(mapped.astype(np.int32) if mapped.dtype == np.uint16 else mapped)  # PyTorch computes little with uint16
+    return item_of(image, label, affine, facts)
+
+
+def item_of(image: np.ndarray, label: np.ndarray, affine: np.ndarray, facts: dict[str, Any]) -> dict[str, Any]:
+    """The item of an image [channels, x, y, z] and a label map [x, y, z] that are as they should be; the memory is theirs."""
     return {"image": _meta_tensor(image, affine, facts), "label": _meta_tensor(label[None], affine, facts)}
+
+
+def training_ids(labels: np.ndarray, table: np.ndarray | None) -> np.ndarray:
+    """``table[labels]`` for labels [x, y, z] in C order; integers that PyTorch computes with."""
+    if table is None:
+        return labels.astype(np.int32) if labels.dtype == np.uint16 else labels
+    if labels.dtype != np.uint8 or len(table) != 256:
+        return table[labels]
+    return np.frombuffer(bytearray(labels.data).translate(table.tobytes()), np.uint8).reshape(labels.shape)
 
 
 def _mapped(labels: np.ndarray, table: np.ndarray) -> np.ndarray:

@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 import pyarrow.dataset as pads
 
+from ctmr_core.anatomy.vocabulary import DTYPES
 from ctmr_core.errors import LearningError
 from ctmr_core.learning.datasets.case_table import CaseTable, read_case_table
 from ctmr_core.learning.datasets.classes import AllLabels, Classes
 from ctmr_core.learning.datasets.draws import item_rng
 from ctmr_core.learning.datasets.epochs import EpochDataset, Item
-from ctmr_core.learning.datasets.items import background_of, make_item
+from ctmr_core.learning.datasets.items import background_of, item_of, training_ids
 from ctmr_core.learning.datasets.patches import Border, Patch, place_patch
 from ctmr_core.learning.datasets.sampling import Centre, Centres
+from ctmr_core.store.axes import turn_into
 from ctmr_core.store.boxes import BoxReader
 from ctmr_core.store.dataset import Dataset
 from ctmr_core.store.lazy import LazyArray
@@ -121,21 +123,30 @@ class PatchDataset(EpochDataset):
         images = [self._begin(f"{path}/{sequence}/0", patch.inside) for sequence in self.sequences]
 
         def finished() -> Item:
-            fills = [background_of(sequence) for sequence in self.sequences]
-            return make_item(
-                [patch.padded(wait(), fill) for wait, fill in zip(images, fills, strict=True)],
-                patch.padded(labels(), 0),
+            fresh = np.empty if patch.is_whole else np.zeros
+            image = fresh((len(images), *patch.size), np.float32)
+            for channel, (sequence, read) in enumerate(zip(self.sequences, images, strict=True)):
+                if not patch.is_whole:
+                    image[channel] = background_of(sequence)
+                read(image[channel][patch.target])
+            label = fresh(patch.size, DTYPES[vocabulary])
+            labels(label[patch.target])
+            return item_of(
+                image,
+                training_ids(label, self.classes.table(vocabulary)),
                 patch.affine(self.table.affine(centre.case)),
-                self.classes.table(vocabulary),
                 {"case_id": case_id, "corner": list(patch.corner), "class_id": centre.number},
             )
 
         return finished
 
-    def _begin(self, path: str, box: tuple[slice, slice, slice]) -> Callable[[], np.ndarray]:
-        """Start reading; out of a folder in this thread, else (object stores, a cache) by tensorstore."""
+    def _begin(self, path: str, box: tuple[slice, slice, slice]) -> Callable[[np.ndarray], None]:
+        """Start reading a box of an array; what is returned writes it into an array [x, y, z]."""
         reader = None if self._cache_bytes else BoxReader.of(self._storage, path)
-        return LazyArray(self._storage, path, self._cache_bytes).begin(box) if reader is None else reader.begin(box)
+        if reader is not None:
+            return reader.begin(box)
+        wait = LazyArray(self._storage, path, self._cache_bytes).begin(box)
+        return lambda out: turn_into(out, wait().T)
 
 
 def classes_of(labels: Classes | Mapping[str, str | Sequence[str]] | Sequence[str] | None) -> Classes | AllLabels:

@@ -145,7 +145,10 @@ def test_mr_of_several_channels_is_scaled_as_in_the_training(blob_dataset: Datas
 def test_what_a_bundle_can_not_be_is_refused(run: Path, bundle: Path, blob_dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(LearningError, match="something here already"):
         export_bundle(run / "checkpoints" / "best.pt", bundle)
-    network = {"name": "BasicUNetPlusPlus", "options": {"features": [4, 4, 8, 8, 8, 4], "deep_supervision": True, "norm": "batch"}}
+    network = {
+        "name": "BasicUNetPlusPlus",
+        "options": {"features": [4, 4, 8, 8, 8, 4], "deep_supervision": True, "norm": "batch"},
+    }
     config = config_of(blob_dataset, network=network, validation=[], training=training(steps=1))
     with pytest.raises(LearningError, match="gives one output"):
         export_bundle(train(config, tmp_path / "run").last, tmp_path / "bundle")
