@@ -57,7 +57,7 @@ class MrContrastCheck(ScoredCheck):
         "mri_t2_gm_over_wm_high": 2.0,
         "mri_t2_csf_over_wm_low": 1.5,
         "mri_t2_csf_over_wm_high": 9.0,
-        "mri_flair_gm_over_wm_low": 0.75,
+        "mri_flair_gm_over_wm_low": 0.7,
         "mri_flair_gm_over_wm_high": 1.7,
         "mri_flair_csf_over_wm_low": 0.0,
         "mri_flair_csf_over_wm_high": 0.75,
