@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--runs", nargs="+", help="default: all; the first is the long one")
     parser.add_argument("--steps", type=int, help="updates of the run `main`; default 1800 (brain), 2200 (torso)")
-    parser.add_argument("--short-steps", type=int, default=300, help="updates of every other run")
+    parser.add_argument("--short-steps", type=int, default=900, help="updates of every other run")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
