@@ -15,8 +15,8 @@ from ctmr_core.quality.settings import Thresholds
 from ctmr_core.quality.tissue_classes import AIR_HU
 
 _SAMPLES = 160  # per axis across the direction looked along
-_PAIRS = 300  # voxel pairs inside structures that a step from right to left must have
-_FULL = 500  # pairs from which a step counts in full: fewer may lie in one streak of fat, and count in proportion
+_PAIRS = 300  # voxel pairs inside structures from which a change counts in full; a step from right to left must have so many
+_FULL = 500  # pairs from which a jump counts in full: fewer may lie in one streak of fat, and count in proportion
 _FEWEST = 100  # pairs a step must have to be judged
 _SHARE = 0.25  # of the pairs of the fullest step: thinner ones are the ends of organs and the midline
 _EVEN_GROUPS = frozenset({"organ", "muscle", "brain", "heart"})
@@ -59,10 +59,11 @@ class ContinuityCheck(ScoredCheck):
                 judged = pairs >= max(fewest, _SHARE * pairs.max(initial=0))
                 if np.count_nonzero(judged) < _AROUND:
                     continue
-                shift, size, weight = shift[judged], size[judged], np.minimum(pairs[judged] / _FULL, 1.0)
+                shift, size, weight = shift[judged], size[judged], np.minimum(pairs[judged] / _PAIRS, 1.0)
                 usual = np.maximum(ndimage.median_filter(size, _AROUND, mode="nearest"), 1e-6)
                 change = 1.0 + weight * (size / usual - 1.0)
-                scores[f"{sequence}/jump_{name}"] = _jump(shift / usual, weight, np.flatnonzero(judged))
+                full = np.minimum(pairs[judged] / _FULL, 1.0)
+                scores[f"{sequence}/jump_{name}"] = _jump(shift / usual, full, np.flatnonzero(judged))
                 scores[f"{sequence}/change_{name}"] = float(change.max())
                 scores[f"{sequence}/repeat_{name}"] = float(change.min())
         return scores
