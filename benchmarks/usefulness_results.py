@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ctmr_core.report.figures import COLOUR, LINE_COLOUR, STYLE
@@ -39,13 +40,14 @@ def _per_class(run: dict[str, Any], others: dict[str, Any]) -> str:
 
 
 def draw(results: dict[str, Any], path: Path, title: str) -> None:
-    """Left: Dice per class of the long run, the atlas behind. Right: mean Dice of every run."""
+    """Left: Dice per class of the long run, the atlas behind. Right, if there are other runs: mean Dice of each."""
     runs, others = results.get("runs", {}), results.get("baselines", {})
     if "main" not in runs:
         return
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.6, 3.8), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=[1.5, 1])
+        short = {name: run for name, run in runs.items() if name != "main"}
+        left, *right = figure.subplots(1, 2, width_ratios=[1.5, 1]) if short else [figure.subplots()]
         classes = runs["main"]["classes"]
         place = np.arange(len(classes))
         if "atlas" in others:
@@ -58,13 +60,17 @@ def draw(results: dict[str, Any], path: Path, title: str) -> None:
         left.set_xlabel("Dice on the real scan")
         left.set_title(f"{title}: trained on generated volumes only, {runs['main']['steps']} updates", fontsize=9)
         left.legend(loc="upper left", bbox_to_anchor=(0.0, -0.12), ncols=2, fontsize=7, frameon=False)
-        short = {name: run for name, run in runs.items() if name != "main"}
-        spots = np.arange(len(short))
-        right.barh(spots, [run["mean"] for run in short.values()], 0.6, color=COLOUR)
-        right.set_yticks(spots, [f"{name} ({run['steps']})" for name, run in short.items()])
-        right.invert_yaxis()
-        right.axvline(runs["main"]["mean"], color=LINE_COLOUR, lw=1)
-        right.set_xlim(0, 1)
-        right.set_xlabel("mean Dice on the real scan (red: the long run)")
-        right.set_title("trained on (updates)", fontsize=9)
+        for axes in right:
+            _draw_means(axes, short, runs["main"]["mean"])
         figure.savefig(path, dpi=120)
+
+
+def _draw_means(axes: Axes, runs: dict[str, Any], long_run: float) -> None:
+    spots = np.arange(len(runs))
+    axes.barh(spots, [run["mean"] for run in runs.values()], 0.6, color=COLOUR)
+    axes.set_yticks(spots, [f"{name} ({run['steps']})" for name, run in runs.items()])
+    axes.invert_yaxis()
+    axes.axvline(long_run, color=LINE_COLOUR, lw=1)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("mean Dice on the real scan (red: the long run)")
+    axes.set_title("trained on (updates)", fontsize=9)
