@@ -13,11 +13,13 @@ from ctmr_core.errors import AnatomyError
 _FOCUS_MM = (5.0, 0.35)  # median and log standard deviation of a focus' diameter; most are 3-15 mm (Filippi et al., Brain 2019)
 _MOST_FOCI = 400
 _PARENCHYMA = ((2, 3, 10, 11, 12, 13, 17, 18, 26, 28), (41, 42, 49, 50, 51, 52, 53, 54, 58, 60))
-_WHITE_MATTER = (2, 41, 77, 251, 252, 253, 254, 255)
+_WHITE_MATTER = ((2, 77, 251, 252, 253, 254, 255), (41, 77, 251, 252, 253, 254, 255))
 #: diameter of each part relative to the whole tumour core (necrosis and enhancing rim); oedema usually holds more than
 #: half of the whole volume (BraTS, Menze et al., IEEE TMI 2015)
-_PART_DIAMETER = dict(zip(BRAIN_TUMOR_PARTS, (0.62, 1.0, 1.7), strict=True))
+_PART_DIAMETER = dict(zip(BRAIN_TUMOR_PARTS, (0.62, 1.0, 1.45), strict=True))
 _INSIDE = 0.8
+#: how far oedema may creep, in core diameters: where cortex is near, it has to go further to come to its volume
+_OEDEMA_REACH = 1.2
 
 Found = tuple[np.ndarray, float, tuple[slice, slice, slice]]
 
@@ -84,7 +86,8 @@ def glioma(
     side = int(rng.integers(2))
     host = np.isin(voxels, _PARENCHYMA[side])
     if not host.any():
-        host = np.isin(voxels, _PARENCHYMA[1 - side])
+        side = 1 - side
+        host = np.isin(voxels, _PARENCHYMA[side])
     if not host.any():
         raise AnatomyError(
             "a brain tumor needs brain to grow in", found="no cerebral labels", allowed=_PARENCHYMA[0] + _PARENCHYMA[1]
@@ -95,8 +98,7 @@ def glioma(
         raise too_large(part, diameter_mm, largest_diameter(host, spacing, _INSIDE) * _PART_DIAMETER[part])
     core = np.zeros(voxels.shape, bool)
     core[place.box] = place.mask & host[place.box]
-    reach = 0.75 * core_mm
-    margin = np.ceil(reach / spacing).astype(int) + 2
+    margin = np.ceil(_OEDEMA_REACH * core_mm / spacing).astype(int) + 2
     box = tuple(slice(max(s.start - m, 0), min(s.stop + m, n)) for s, m, n in zip(place.box, margin, voxels.shape, strict=True))
     around = core[box]
     depth = distance_inside(around, spacing)
@@ -106,11 +108,32 @@ def glioma(
     volume = round(_PART_DIAMETER[BRAIN_TUMOR_PARTS[0]] ** 3 * int(around.sum()))
     limit = np.sort(score[around])[-max(volume, 1)]
     necrosis = around & (score >= limit)
-    white = np.isin(voxels[box], _WHITE_MATTER) & ~around
-    spread = 0.42 * core_mm * (1 + 0.35 * smooth_noise(around.shape, spacing, max(core_mm / 2, 6.0), rng))
-    oedema = white & (distance_outside(around, spacing) < spread)
+    white = np.isin(voxels[box], _WHITE_MATTER[side]) & ~around
+    whole = (_PART_DIAMETER[BRAIN_TUMOR_PARTS[2]] / _PART_DIAMETER[BRAIN_TUMOR_PARTS[1]]) ** 3
+    oedema = _creep(white, around, round((whole - 1) * int(around.sum())), core_mm, spacing, rng)
     parts = {}
     for name, mask in zip(BRAIN_TUMOR_PARTS, (necrosis, around & ~necrosis, oedema), strict=True):
         parts[name] = np.zeros(voxels.shape, bool)
         parts[name][box] = mask
     return parts, place.inside
+
+
+def _creep(
+    white: np.ndarray, core: np.ndarray, wanted: int, core_mm: float, spacing: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """The ``wanted`` voxels of white matter nearest to the core, further in some directions than in others; bool [x, y, z].
+
+    Fewer where white matter within reach ends.
+    """
+    away = distance_outside(core, spacing)
+    uneven = smooth_noise(core.shape, spacing, max(core_mm / 2, 6.0), rng)
+    order = away / (1 + 0.35 * np.clip(uneven, -2.0, 2.0))
+    order[~white | (away > _OEDEMA_REACH * core_mm)] = np.inf
+    reachable = np.flatnonzero(np.isfinite(order))
+    oedema = np.zeros(core.shape, bool)
+    if reachable.size <= wanted:
+        oedema.ravel()[reachable] = True
+    else:
+        nearest = np.argpartition(order.ravel()[reachable], wanted)[:wanted]
+        oedema.ravel()[reachable[nearest]] = True
+    return oedema
