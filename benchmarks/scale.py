@@ -77,10 +77,13 @@ def overhead(sizes: list[int], workers: int) -> None:
     for cases in sizes:
         with tempfile.TemporaryDirectory() as folder:
             memory: list[int] = []
+            shared: list[int] = []
             cpu: list[float] = []
 
-            def observe(_: Any, memory: list[int] = memory, cpu: list[float] = cpu) -> None:
-                memory.append(psutil.Process().memory_info().rss)
+            def observe(_: Any, memory: list[int] = memory, shared: list[int] = shared, cpu: list[float] = cpu) -> None:
+                found = psutil.Process().memory_info()
+                memory.append(found.rss - found.shared)
+                shared.append(found.shared)
                 cpu.append(time.process_time())
 
             summary = generate([blocks_case(i) for i in range(cases)], Path(folder), observe, workers=workers)
@@ -98,11 +101,13 @@ def overhead(sizes: list[int], workers: int) -> None:
                     f"{1e3 * (cpu[-1] - cpu[0]) / cases:.2f}",
                     *(ms[stage] for stage in ("body", "render", "check", "write", "commit", "seal")),
                     f"{memory[0] / 1e6:.0f} to {max(memory) / 1e6:.0f}",
+                    f"{shared[0] / 1e6:.0f} to {max(shared) / 1e6:.0f}",
                     record.waves,
                 ]
             )
+    memory_columns = ["driver MB of its own", "mapped MB (libraries, Ray's object store)"]
     head = ["cases", "wall ms/case", "without body, render, check", "driver cpu ms/case"]
-    table([*head, "body", "render", "check", "write", "commit", "seal (ms of a worker)", "driver RSS MB", "Prefect waves"], rows)
+    table([*head, "body", "render", "check", "write", "commit", "seal (ms of a worker)", *memory_columns, "Prefect waves"], rows)
 
 
 def line(cases: int) -> None:

@@ -14,12 +14,13 @@ import torch
 from ctmr_core.anatomy.sequences import SKULL_STRIPPED
 from ctmr_core.anatomy.tissues import tissue_id
 from ctmr_core.engines.tissue.context import RenderContext
+from ctmr_core.engines.tissue.mr_acquisition import Acquisition, draw_acquisition
 from ctmr_core.engines.tissue.mr_boundaries import soft_boundaries
 from ctmr_core.engines.tissue.mr_brain_mask import brain_mask, edge_weights
 from ctmr_core.engines.tissue.mr_contrast import TissueSignals, tissue_signals
 from ctmr_core.engines.tissue.mr_fields import CoilField, PointSpread, coil_field
 from ctmr_core.engines.tissue.mr_parameters import MrParameters, draw
-from ctmr_core.engines.tissue.mr_protocols import PROTOCOLS, Acquisition, draw_acquisition
+from ctmr_core.engines.tissue.mr_protocols import PROTOCOLS
 from ctmr_core.engines.tissue.mr_relaxation import Relaxation, chemical_shift_of_fat, relaxation_at
 from ctmr_core.engines.tissue.mr_susceptibility import GradientEchoField, gradient_echo_field
 from ctmr_core.errors import EngineError

@@ -8,7 +8,7 @@ import numpy as np
 
 from ctmr_core.anatomy.tissues import tissue_id
 from ctmr_core.engines.tissue import mr_signals
-from ctmr_core.engines.tissue.mr_protocols import Acquisition
+from ctmr_core.engines.tissue.mr_acquisition import Acquisition
 from ctmr_core.engines.tissue.mr_relaxation import Relaxation
 
 _FAT_LEFT = 0.08  # of the fat signal after spectral saturation: field inhomogeneity and olefinic protons

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from ctmr_core.anatomy.sequences import SKULL_STRIPPED
+from ctmr_core.engines.tissue.mr_protocols import protocol_names
 
 
 def _within(low: float, high: float, unit: str) -> Callable[[Any], Any]:
@@ -79,8 +80,6 @@ class MrParameters(BaseModel):
     @field_validator("protocols")
     @classmethod
     def _sequences_have_protocols(cls, protocols: dict[str, ProtocolSettings]) -> dict[str, ProtocolSettings]:
-        from ctmr_core.engines.tissue.mr_protocols import protocol_names
-
         for sequence, settings in protocols.items():
             if sequence not in PROTOCOL_SEQUENCES:
                 hint = f"; {SKULL_STRIPPED} images share the protocol" if sequence.endswith(SKULL_STRIPPED) else ""

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from ctmr_core.anatomy.tissues import tissue_id, tissues
+from ctmr_core.engines.tissue.mr_acquisition import draw_acquisition
 from ctmr_core.engines.tissue.mr_contrast import tissue_signals
 from ctmr_core.engines.tissue.mr_parameters import MrParameters, draw
-from ctmr_core.engines.tissue.mr_protocols import PROTOCOLS, draw_acquisition
+from ctmr_core.engines.tissue.mr_protocols import PROTOCOLS
 from ctmr_core.engines.tissue.mr_relaxation import chemical_shift_of_fat, relaxation_at
 
 
