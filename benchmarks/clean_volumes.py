@@ -54,12 +54,15 @@ MORE: dict[str, dict[str, Any]] = {
 }
 
 
-def clean_volumes(library: TemplateLibrary | None = None) -> Iterator[tuple[str, Callable[[], Candidate]]]:
-    """(name, maker of the candidate), without end: the groups in turn. library: of the label maps the recipes ask for."""
+def clean_volumes(library: TemplateLibrary | None = None, seed: int = SEED) -> Iterator[tuple[str, Callable[[], Candidate]]]:
+    """(name, maker of the candidate), without end: the groups in turn. library: of the label maps the recipes ask for.
+
+    seed: other seeds draw other people.
+    """
     names = RECIPES + (LIBRARY_RECIPES if library is not None else ())
     groups = [(name, read_source(MANIFESTS / f"{name}.yaml").data, i) for name in names for i in _groups(name)]
     groups += [("more", {"groups": [{"name": name, **fields}]}, 0) for name, fields in MORE.items()]
-    drawn = [_cases(name, data, index, library) for name, data, index in groups]
+    drawn = [_cases(name, data, index, library, seed) for name, data, index in groups]
     while True:
         for cases in drawn:
             for name, case in islice(cases, CASES_PER_BODY):
@@ -82,11 +85,13 @@ def _groups(recipe: str) -> range:
     return range(len(read_source(MANIFESTS / f"{recipe}.yaml").data["groups"]))
 
 
-def _cases(name: str, data: dict[str, Any], index: int, library: TemplateLibrary | None) -> Iterator[tuple[str, Case]]:
+def _cases(
+    name: str, data: dict[str, Any], index: int, library: TemplateLibrary | None, people: int
+) -> Iterator[tuple[str, Case]]:
     """Cases of one group, eight of every seed, so that shares of lesions and of choices come out."""
     group = {**data["groups"][index], "cases_per_body": CASES_PER_BODY}
     group["cases"] = group.get("cases", 8)
-    first = SEED + zlib.crc32(f"{name} {group['name']}".encode())
+    first = people + zlib.crc32(f"{name} {group['name']}".encode())
     for seed in count(first):
         recipe = parse_recipe({"name": name.rpartition("/")[2], "seed": seed, "groups": [group]}).scaled_to(8)
         for number, case in enumerate(plan(recipe, library).iter_cases()):

@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=1, help="seed of the first body")
     parser.add_argument("--kinds", nargs="*", default=list(DEFECTS), choices=list(DEFECTS), metavar="KIND")
     parser.add_argument("--clean", type=int, default=0, help="volumes of the recipes, for the rate of false alarms")
+    parser.add_argument("--clean-seed", type=int, default=20_000, help="of these volumes; another seed draws other people")
     parser.add_argument("--real-data", type=Path)
     parser.add_argument("--keep", type=Path, help="file of judgements (JSON Lines), to go on from")
     parser.add_argument("--json", action="store_true")
@@ -85,7 +86,7 @@ def main() -> None:
     for number in range(options.bodies):
         judge_defects(found, number, options.first, options.kinds)
     if options.clean:
-        judge_clean(found, options.clean, options.real_data)
+        judge_clean(found, options.clean, options.clean_seed, options.real_data)
     if options.real_data:
         judge_real(found, options.real_data)
     print(json.dumps(found.lines, indent=2) if options.json else markdown(found, options.kinds))
@@ -108,13 +109,13 @@ def judge_defects(found: Found, number: int, first: int, kinds: Iterable[str]) -
         found.keep(None if candidate is None else judge(candidate), what="defect", name=name, kind=kind, severity=word)
 
 
-def judge_clean(found: Found, number: int, real_data: Path | None) -> None:
+def judge_clean(found: Found, number: int, seed: int, real_data: Path | None) -> None:
     """So many volumes of the recipes as they are."""
     from clean_volumes import clean_volumes, real_library
 
     with tempfile.TemporaryDirectory() as work:
         library = real_library(Path(work), real_data) if real_data else None
-        for name, candidate in islice(clean_volumes(library), number):
+        for name, candidate in islice(clean_volumes(library, seed), number):
             if not found.has(what="clean", name=name):
                 found.keep(judge(candidate()), what="clean", name=name)
 
