@@ -12,7 +12,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help setup demo real-data proof-brain proof-torso night soak test test-all lint format clean
+.PHONY: help setup demo real-data proof-brain proof-torso proof-torso-mr night soak test test-all lint format clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort
@@ -37,6 +37,9 @@ proof-brain: setup  ## Train on generated heads only, score on the real T1 of DA
 
 proof-torso: setup  ## Train on parametric torsos only, score on the real CT of DATA; QUICK=1, RUNS="main ..." as above
 	$(BIN)/python benchmarks/usefulness.py torso --data $(DATA) --out $(OUT)/proof-torso$(if $(QUICK),-quick --quick) $(if $(RUNS),--runs $(RUNS))
+
+proof-torso-mr: setup  ## Train on parametric torsos in MR, score on the real MR of DATA; QUICK=1, RUNS="main ..." as above
+	$(BIN)/python benchmarks/usefulness.py torso-mr --data $(DATA) --out $(OUT)/proof-torso-mr$(if $(QUICK),-quick --quick) $(if $(RUNS),--runs $(RUNS))
 
 night: setup  ## Three nights in a few minutes: server, worker, schedule, a restart, snapshots under runs/night
 	$(BIN)/python infra/examples/night.py $(OUT)/night

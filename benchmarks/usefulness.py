@@ -2,13 +2,15 @@
 
     python benchmarks/usefulness.py brain --data DIR --out runs/proof-brain
     python benchmarks/usefulness.py torso --data DIR --out runs/proof-torso --runs main bodies-4 bodies-16
+    python benchmarks/usefulness.py torso-mr --data DIR --out runs/proof-torso-mr
 
-DIR holds ``t1_brain`` and ``brain_label_maps``, or ``ct_abdomen``. Plans and generates the datasets of ``manifests/usefulness``,
-keeps nested snapshots of 4, 16 and all bodies, trains one network after the other, each on one thread, and scores it on the real
-scan on the scan's own grid, with baselines that learn nothing beside. No real image is trained on, and the last weights are
-scored, not those that happen to be best on the scan. Writes ``results.json``, ``results.md`` and ``figure.png`` into ``--out``;
-what is there is not made again, so the same command goes on where it was stopped. ``--quick``: two bodies and a few updates, to
-see that everything runs.
+DIR holds ``t1_brain`` and ``brain_label_maps``; or ``ct_abdomen``, ``ct_contrast_chest`` and ``ct_lung``; or ``mr_abdomen``.
+Plans and generates the datasets of ``manifests/usefulness``, keeps nested snapshots of 4, 16 and all bodies, trains one network
+after the other, each on one thread, and scores it on the real scan on the scan's own grid, with baselines that learn nothing
+beside, and on further real scans with few labels. No real image is trained on, and the last weights are scored, not those that
+happen to be best on the scan. Writes ``results.json``, ``results.md`` and ``figure.png`` into ``--out``; what is there is not
+made again, so the same command goes on where it was stopped. ``--quick``: two bodies and a few updates, to see that everything
+runs.
 """
 
 from __future__ import annotations
@@ -29,60 +31,21 @@ import pandas as pd
 import torch
 from ruamel.yaml import YAML
 from usefulness_baselines import baselines
+from usefulness_further import scored_further
 from usefulness_results import draw, tables
+from usefulness_runs import ALL, CHANGES, DATASETS, NESTED, RUNS, SHORT_PATCH, STEPS
 
 from ctmr_core.learning.segmentation.config import SegmentationConfig
+from ctmr_core.learning.segmentation.predict import load_segmenter
 from ctmr_core.learning.segmentation.trainer import SUMMARY, TrainingSummary, train
+from ctmr_core.learning.segmentation.validation import validation_sets
 from ctmr_core.learning.training.config_file import parse_config
+from ctmr_core.learning.training.loop import LAST
 from ctmr_core.store import Dataset
 from ctmr_core.store.snapshots import create_snapshot, list_snapshots
 
 MANIFESTS = Path(__file__).parent.parent / "manifests" / "usefulness"
 CTMR = (sys.executable, "-c", "from pipelines.cli.main import main; main()")
-NESTED = (4, 16)
-LONG_STEPS = {"brain": 1800, "torso": 2200}
-SHORT_PATCH = [48, 48, 48]
-ALL = "all"
-T1, T2, FLAIR = (f"mri_{name}_skull_stripped" for name in ("t1", "t2", "flair"))
-
-
-def source(dataset: str, bodies: str = ALL, **more: Any) -> dict[str, Any]:
-    return {"dataset": dataset, "snapshot": bodies, "foreground": 0.7, **more}
-
-
-def rendered(recipe: str, **more: Any) -> dict[str, Any]:
-    return {"recipe": recipe, "foreground": 0.7, "patches_per_case": 8, **more}
-
-
-#: Proof -> run -> what it trains on. ``main`` is the long one; the others are short and all alike but for one thing.
-RUNS: dict[str, dict[str, list[dict[str, Any]]]] = {
-    "brain": {
-        "main": [source("head_templates")],
-        "bodies-4": [source("head_templates", "bodies-4")],
-        "bodies-16": [source("head_templates", "bodies-16")],
-        "bodies-all": [source("head_templates")],
-        "parametric-16": [source("head_parametric", "bodies-16")],
-        "any-contrast": [source("head_templates", sequences=[name]) for name in (T1, T2, FLAIR)],
-        "no-t1": [source("head_templates", sequences=[name]) for name in (T2, FLAIR)],
-        "online": [rendered("head_templates")],
-        "not-turned": [source("head_templates")],  # without the random nods of the heads
-    },
-    "torso": {
-        "main": [source("torso")],
-        "bodies-4": [source("torso", "bodies-4")],
-        "bodies-16": [source("torso", "bodies-16")],
-        "bodies-all": [source("torso")],
-        "one-scanner-16": [source("torso_one_scanner", "bodies-16")],
-        "with-contrast": [source("torso"), source("torso", sequences=["ct_contrast"])],
-        "only-contrast": [source("torso", sequences=["ct_contrast"])],
-        "online": [rendered("torso")],
-    },
-}
-#: Datasets of a proof and how many cases of each recipe are made (None: all).
-DATASETS: dict[str, dict[str, int | None]] = {
-    "brain": {"head_templates": None, "head_parametric": 18},
-    "torso": {"torso": None, "torso_one_scanner": 18},
-}
 
 
 def ctmr(*words: object, env: Mapping[str, str] | None = None) -> None:
@@ -131,15 +94,17 @@ class Proof:
         create_snapshot(dataset, ALL)
 
     def config(self, run: str, steps: int) -> SegmentationConfig:
-        document = YAML(typ="safe").load((MANIFESTS / f"{self.name}_training.yaml").read_text())
+        """Validated on the scan of the proof first, then on further ones."""
+        file = MANIFESTS / f"{self.name.replace('-', '_')}_training.yaml"
+        document = YAML(typ="safe").load(file.read_text())
         document["sources"] = [self._located(one) for one in RUNS[self.name][run]]
-        for scan in document["validation"][0]["scans"]:
+        for scan in [scan for one in document["validation"] for scan in one["scans"]]:
             scan.update({key: str(self.data / path) for key, path in scan.items()})
         document["training"]["steps"] = steps
         if run != "main":
-            document["patch"] = SHORT_PATCH
-        if run == "not-turned":
-            del document["augmentation"]["transforms"]
+            document["patch"] = SHORT_PATCH.get(self.name, document["patch"])
+        for section, changes in CHANGES.get(run, {}).items():
+            document[section].update(changes)
         if self.quick:
             document["training"]["schedule"]["warmup"] = 2
             document["inference"]["overlap"] = 0.0
@@ -156,10 +121,18 @@ class Proof:
         if not (folder / SUMMARY).exists() or run not in self.results.get("runs", {}):
             print(f"{run}: {steps} updates", flush=True)
             clock, processor = time.perf_counter(), time.process_time()
-            summary = train(self.config(run, steps), folder)
+            config = self.config(run, steps)
+            summary = train(config.model_copy(update={"validation": config.validation[:1]}), folder)
             spent = {"minutes": (time.perf_counter() - clock) / 60, "cpu_minutes": (time.process_time() - processor) / 60}
             self._keep("runs", run, {**spent, **self._scores(summary, folder)})
         print(f"{run}: mean Dice {self.results['runs'][run]['mean']:.3f}", flush=True)
+
+    def score_further(self, run: str) -> None:
+        """A finished network on the further scans."""
+        sets, folder = validation_sets(self.config(run, 1))[1:], self.out / "runs" / run
+        if sets and run not in self.results.get("further", {}):
+            segmenter = load_segmenter(folder / LAST, "cpu")
+            self._keep("further", run, scored_further(segmenter, sets, folder / "further"))
 
     def _scores(self, summary: TrainingSummary, folder: Path) -> dict[str, Any]:
         frame = pd.read_parquet(sorted((folder / "validation").glob("step-*.parquet"))[-1])
@@ -191,8 +164,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--runs", nargs="+", help="default: all; the first is the long one")
-    parser.add_argument("--steps", type=int, help="updates of the run `main`; default 1800 (brain), 2200 (torso)")
-    parser.add_argument("--short-steps", type=int, default=900, help="updates of every other run")
+    parser.add_argument("--steps", type=int, help="updates of the run `main`")
+    parser.add_argument("--short-steps", type=int, help="updates of every other run")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -202,9 +175,11 @@ def main() -> None:
     proof = Proof(options.proof, options.data, options.out, quick=options.quick)
     first = next(iter(DATASETS[options.proof]))  # the baselines are made from it
     proof.generate({first, *(one["dataset"] for run in runs for one in RUNS[options.proof][run] if "dataset" in one)})
-    long, short = (8, 4) if options.quick else (options.steps or LONG_STEPS[options.proof], options.short_steps)
+    default_long, default_short = (8, 4) if options.quick else STEPS[options.proof]
+    long, short = options.steps or default_long, options.short_steps or default_short
     for run in runs:
         proof.train(run, long if run == "main" else short)
+        proof.score_further(run)
     proof.baselines()
     print(proof.report())
 

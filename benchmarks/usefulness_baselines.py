@@ -2,7 +2,7 @@
 
 ``atlas``: every label map is laid over the scan, and the most frequent class of a voxel wins. Brains get the centre and the
 volume of the scan's and are nodded to where the images correlate best; trunks get its breadth and depth and are shifted along z
-to where the bones are alike. ``threshold``: brains are divided into three intensities
+to where the bones are alike, or in MR the images. ``threshold`` (not in MR): brains are divided into three intensities
 by k-means (dark, middle: cortex, bright: white matter); in the trunk air inside the body is lung, and everything above 200 HU
 is the bone that is nearest in the atlas. ``ceiling``: the scan's own labels at the spacing of the training and back, about what a
 network trained there can reach.
@@ -27,6 +27,7 @@ from ctmr_core.learning.segmentation.validation import validation_sets
 _ATLASES = 16
 _COARSE = 4  # every so manieth voxel is compared
 _BONE_HU, _BODY_HU = 200.0, -300.0
+_MR_BODY = 0.15  # of the 99th percentile: more than noise, less than the fat under the skin
 _BONES = ("vertebrae", "sacrum", "ribs", "hips", "femurs")
 
 
@@ -35,7 +36,8 @@ def baselines(proof: str, config: SegmentationConfig, maps: Path) -> dict[str, A
     volume = validation_sets(config)[0].volume(0)
     names = config.class_table.names
     found = {"atlas": atlas(proof, volume, config, maps)}
-    found["threshold"] = thresholds(proof, volume, names, found["atlas"])
+    if proof != "torso-mr":
+        found["threshold"] = thresholds(proof, volume, names, found["atlas"])
     if config.spacing != volume.spacing:
         coarse = at_spacing(volume, config.spacing or volume.spacing).labels
         found["ceiling"] = resampled_labels(coarse, volume.labels.shape)
@@ -54,7 +56,7 @@ def atlas(proof: str, volume: LabelledVolume, config: SegmentationConfig, maps: 
     image, spacing = volume.images[0][1], np.asarray(volume.spacing)
     volumes = VolumeDataset(maps, config.sequences, labels=config.class_table, splits=None)
     votes = np.zeros((len(config.class_table) + 1, *image.shape), np.uint8)
-    place = place_of_brain if proof == "brain" else place_of_trunk
+    place = {"brain": place_of_brain, "torso": place_of_trunk, "torso-mr": place_of_slab}[proof]
     for number in range(min(_ATLASES, len(volumes))):
         item = volumes[number]
         theirs, labels = item["image"].numpy()[0], item["label"].numpy()[0]
@@ -100,6 +102,23 @@ def place_of_trunk(
     scale[2], offset[2] = float(spacing[2] / their_spacing[2]), 0.0
     seen = ndimage.affine_transform(theirs, scale, offset, (*image.shape[:2], theirs.shape[2]), order=0)
     offset[2] = best_shift(bones_from_the_front(seen), bones_from_the_front(image), scale[2])
+    return np.diag(scale), np.asarray(offset)
+
+
+def place_of_slab(
+    theirs: np.ndarray, their_spacing: np.ndarray, image: np.ndarray, spacing: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Matrix and offset, voxel of ``image`` -> voxel of ``theirs``: box on box across, the best correlation along z."""
+    boxes = [extent(one > _MR_BODY * np.percentile(one, 99)) for one in (theirs, image)]
+    scale = [(a[1] - a[0]) / (b[1] - b[0]) for a, b in zip(*boxes, strict=True)]
+    offset = [a[0] - b[0] * factor for a, b, factor in zip(*boxes, scale, strict=True)]
+    scale[2] = float(spacing[2] / their_spacing[2])
+    best = -np.inf
+    for shift in range(theirs.shape[2] - int(image.shape[2] * scale[2]) + 1):
+        seen = ndimage.affine_transform(theirs, scale, [*offset[:2], shift], image.shape, order=0)
+        alike = float(np.corrcoef(seen.ravel(), image.ravel())[0, 1])
+        if alike > best:
+            best, offset[2] = alike, float(shift)
     return np.diag(scale), np.asarray(offset)
 
 

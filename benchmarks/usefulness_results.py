@@ -16,7 +16,7 @@ _GREY = "#b8b8b8"
 
 
 def tables(results: dict[str, Any]) -> str:
-    """Markdown: per class of the long run beside the baselines, then every run."""
+    """Markdown: per class of the long run beside the baselines, then every run, then further scans."""
     runs, others = results.get("runs", {}), results.get("baselines", {})
     parts = []
     if "main" in runs:
@@ -26,7 +26,20 @@ def tables(results: dict[str, Any]) -> str:
         cases = "+".join("rendered" if count is None else str(count) for count in run["cases"])
         lines.append(f"| {name} | {cases} | {run['steps']} | {run['cpu_minutes']:.1f} | {run['mean']:.3f} |")
     lines += [f"| {name}, nothing learned | | | | {one['mean']:.3f} |" for name, one in others.items()]
-    return "\n\n".join([*parts, "\n".join(lines)]) + "\n"
+    parts.append("\n".join(lines))
+    if "further" in results:
+        parts.append(_further(results["further"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _further(runs: dict[str, Any]) -> str:
+    lines = ["| trained on | scan | class | ml | Dice | HD95 mm | recall |", "|---|---|---|---|---|---|---|"]
+    for run, scans in runs.items():
+        for scan, classes in scans.items():
+            for name, one in classes.items():
+                figures = f"{one['ml']:.0f} | {one['dice']:.3f} | {one['hd95']:.1f} | {one['recall']:.3f}"
+                lines.append(f"| {run} | {scan} | {name} | {figures} |")
+    return "\n".join(lines)
 
 
 def _per_class(run: dict[str, Any], others: dict[str, Any]) -> str:

@@ -1,0 +1,65 @@
+"""The proofs of ``usefulness.py``: their datasets, and what each of their runs trains on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+ALL = "all"
+NESTED = (4, 16)
+T1, T2, FLAIR = (f"mri_{name}_skull_stripped" for name in ("t1", "t2", "flair"))
+
+
+def source(dataset: str, bodies: str = ALL, **more: Any) -> dict[str, Any]:
+    return {"dataset": dataset, "snapshot": bodies, "foreground": 0.7, **more}
+
+
+def rendered(recipe: str, **more: Any) -> dict[str, Any]:
+    return {"recipe": recipe, "foreground": 0.7, "patches_per_case": 8, **more}
+
+
+#: Proof -> run -> what it trains on. ``main`` is the long one; the others are short and all alike but for one thing.
+RUNS: dict[str, dict[str, list[dict[str, Any]]]] = {
+    "brain": {
+        "main": [source("head_templates")],
+        "bodies-4": [source("head_templates", "bodies-4")],
+        "bodies-16": [source("head_templates", "bodies-16")],
+        "bodies-all": [source("head_templates")],
+        "parametric-16": [source("head_parametric", "bodies-16")],
+        "any-contrast": [source("head_templates", sequences=[name]) for name in (T1, T2, FLAIR)],
+        "no-t1": [source("head_templates", sequences=[name]) for name in (T2, FLAIR)],
+        "no-t1-inverted": [source("head_templates", sequences=[name]) for name in (T2, FLAIR)],
+        "online": [rendered("head_templates")],
+        "not-turned": [source("head_templates")],
+    },
+    "torso": {
+        "main": [source("torso")],
+        "bodies-4": [source("torso", "bodies-4")],
+        "bodies-16": [source("torso", "bodies-16")],
+        "bodies-all": [source("torso")],
+        "one-scanner-16": [source("torso_one_scanner", "bodies-16")],
+        "with-contrast": [source("torso"), source("torso", sequences=["ct_contrast"])],
+        "only-contrast": [source("torso", sequences=["ct_contrast"])],
+        "online": [rendered("torso")],
+    },
+    "torso-mr": {
+        "main": [source("torso_mr")],
+        "light": [source("torso_mr")],
+        "with-t2": [source("torso_mr"), source("torso_mr", sequences=["mri_t2"])],
+    },
+}
+#: Run -> section of the training -> what it changes there.
+CHANGES: dict[str, dict[str, dict[str, Any]]] = {
+    "not-turned": {"augmentation": {"transforms": []}},  # without the random nods of the heads
+    "no-t1-inverted": {"augmentation": {"invert": 0.5}},  # every other patch has its contrast reversed
+    "light": {"augmentation": {"preset": "light", "transforms": []}},
+}
+#: Datasets of a proof and how many cases of each recipe are made (None: all). The first is the one the baselines are made from.
+DATASETS: dict[str, dict[str, int | None]] = {
+    "brain": {"head_templates": None, "head_parametric": 18},
+    "torso": {"torso": None, "torso_one_scanner": 18},
+    "torso-mr": {"torso_mr": 24},
+}
+#: Updates of the run ``main`` and of every other.
+STEPS = {"brain": (1800, 900), "torso": (2200, 600), "torso-mr": (1500, 900)}
+#: Patch of the runs that are not ``main``, where it is another.
+SHORT_PATCH = {"brain": [48, 48, 48], "torso": [48, 48, 48]}
