@@ -48,7 +48,7 @@ soak: setup  ## Random storms on a small dataset for MINUTES=10, compared with a
 	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 test: setup lint  ## Lint, check the layers and run the tests that fit into CI
-	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadscope
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadscope -rs --durations=25
 
 test-all: setup lint  ## The tests, the slow ones too
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadscope

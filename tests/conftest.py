@@ -28,17 +28,21 @@ def real_data() -> Path:
     return folder
 
 
-#: Folders whose tests start clusters and servers: all of them in one process, one after the other.
-_CLUSTERS = ("tests/pipelines/", "tests/infra/", "tests/soak/")
+#: Tests that start clusters and servers, in two parts that take about as long: a part runs in one process, test by test.
+_PARTS = {
+    "storms": ("tests/pipelines/test_faults", "tests/pipelines/test_driver", "tests/pipelines/test_cluster", "tests/soak/"),
+    "clusters": ("tests/pipelines/", "tests/infra/"),
+}
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Which tests go to the same process when they run in several: those of a file, and all that start clusters."""
+    """Which tests go to the same process when they run in several: those of a file, and those of a part."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "clusters" if nodeid.startswith(_CLUSTERS) else nodeid.partition("::")[0]
+            part = next((part for part, names in _PARTS.items() if nodeid.startswith(names)), None)
+            return part or nodeid.partition("::")[0]
 
     return ByFile(config, log)
