@@ -49,6 +49,15 @@ class Engine(Protocol):
 
 
 @runtime_checkable
+class LicensedEngine(Protocol):
+    """An engine whose images are made by weights that stand under licences."""
+
+    def licences_of(self, case: Case) -> tuple[str, ...]:
+        """Names of the licences of the weights that make ``case``, each once."""
+        ...
+
+
+@runtime_checkable
 class BodyEngine(Protocol):
     """An engine that also makes the label maps of cases whose body begins with ``generated:``.
 

@@ -98,7 +98,8 @@ def list_(root: RootOption = None, as_json: JsonOption = False) -> None:
         print_json({"root": str(folder), "variants": variants})
         return
     for name, files in states.items():
-        licences = ", ".join(dict.fromkeys(state.file.licence.name for state in files))
+        there = [state for state in files if state.status != "missing"] or files
+        licences = ", ".join(dict.fromkeys(name for state in there for name in state.licences)) or "trained here from nothing"
         console.print(Text.assemble((name, "bold"), f"  {licences}"), soft_wrap=True)
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 2))
         for state in files:
@@ -361,7 +362,7 @@ def _described(state: FileState) -> dict[str, Any]:
         "status": state.status,
         "size": state.size,
         "sha256": state.sha256,
-        "licence": state.file.licence.name,
+        "licence": ", ".join(state.licences),
         "repository": state.file.repository,
     }
 

@@ -44,7 +44,10 @@ def environment() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A judged attempt at a case, ready to be committed. ``parameters``: JSON-able record of images and lesions."""
+    """A judged attempt at a case, ready to be committed. ``parameters``: JSON-able record of images and lesions.
+
+    licences: names of those of weights and template.
+    """
 
     case: Case
     number: int
@@ -53,6 +56,7 @@ class Attempt:
     parameters: Mapping[str, Any]
     timings: Mapping[str, float]
     engine: Engine
+    licences: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,7 @@ class CaseLedger:
             engine_version=engine.version,
             weights_digest=engine.weights_digest,
             versions=library_versions(),
-            licences=getattr(engine, "licences", ()),
+            licences=attempt.licences,
             timings={step: round(seconds, 4) for step, seconds in attempt.timings.items()},
             host=socket.gethostname(),
             finished_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),

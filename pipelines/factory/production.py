@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from ctmr_core.cases.case import Case
 from ctmr_core.engines import Engine, load_engine
 from ctmr_core.engines.bodies import label_map_of
+from ctmr_core.engines.licences import licences_of
 from ctmr_core.errors import IntegrityError, StoreError
 from ctmr_core.quality.agreement import read_segmenters
 from ctmr_core.quality.base import Candidate, Verdict
@@ -260,7 +261,8 @@ class Workshop:
 
     def _commit(self, trial: Trial, candidate: Candidate, verdict: Verdict, parameters: dict[str, Any]) -> Committed:
         case, engine = trial.case, self._engine(trial.case.engine)
-        attempt = Attempt(case, trial.attempt, candidate, verdict, parameters, dict(trial.timings), engine)
+        licences = licences_of(case, engine, self._library)
+        attempt = Attempt(case, trial.attempt, candidate, verdict, parameters, dict(trial.timings), engine, licences)
         self._activity.enter(case.case_id, "write", trial.attempt)
 
         written: list[Written] = []

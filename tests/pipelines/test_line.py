@@ -6,8 +6,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from ctmr_core.anatomy.label_map import LabelMap
+from ctmr_core.anatomy.templates.library import TemplateLibrary
+from ctmr_core.anatomy.vocabulary import load_vocabulary
 from ctmr_core.cases.case import Case
 from ctmr_core.cases.manifest import Manifest
 from ctmr_core.errors import StoreError
@@ -130,6 +134,21 @@ def test_a_worker_without_the_dataset_or_the_templates_says_so(tmp_path: Path, d
         Workshop(ActorSettings(dataset, library=str(tmp_path / "templates")))
     with pytest.raises(StoreError, match="another dataset under this name"):
         Workshop(ActorSettings(dataset, lock_token="of a run elsewhere"))
+
+
+def test_the_licence_of_a_template_is_kept_with_its_cases(tmp_path: Path, dataset: str) -> None:
+    library = TemplateLibrary.open(tmp_path / "templates", create=True)
+    voxels = np.zeros((16, 16, 16), np.uint8)
+    voxels[2:14, 2:14, 2:6], voxels[2:14, 2:14, 6:10], voxels[2:14, 2:14, 10:14] = 1, 3, 200
+    label_map = LabelMap(voxels, np.diag([4.0, 4.0, 4.0, 1.0]), load_vocabulary("maisi"))
+    digest = library.add("scan", label_map, licence="CC-BY-4.0").digest
+    case = blocks_case(0, body="template:scan", template_digest=digest, engine="tissue")
+    workshop = Workshop(ActorSettings(dataset, library=str(tmp_path / "templates")))
+    report = workshop.make_unit(WorkUnit((case,)), threading.Event())
+    workshop.close()
+    assert [outcome.status for outcome in report.outcomes] == ["accepted"], report
+    row = Dataset.open(dataset).row("case-000")
+    assert row["licences"] == ["CC-BY-4.0"]
 
 
 def test_a_manifest_is_turned_into_cases_without_keeping_them(tmp_path: Path) -> None:

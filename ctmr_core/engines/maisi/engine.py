@@ -21,13 +21,13 @@ from ctmr_core.cases.case import Case
 from ctmr_core.cases.seeds import case_rng
 from ctmr_core.engines.base import Images
 from ctmr_core.engines.maisi.drawn_bodies import BODIES, BodyMaker
-from ctmr_core.engines.maisi.hub import file_states, missing_weights, models_root
+from ctmr_core.engines.maisi.hub import file_states, licences_in, missing_weights, models_root
 from ctmr_core.engines.maisi.identity import own_network_config, weights_digest
 from ctmr_core.engines.maisi.memory import default_precision
 from ctmr_core.engines.maisi.models import MaisiModels
 from ctmr_core.engines.maisi.noise import Seed
 from ctmr_core.engines.maisi.parameters import MaisiParameters, read_parameters
-from ctmr_core.engines.maisi.released import released_files
+from ctmr_core.engines.maisi.released import Part
 from ctmr_core.engines.maisi.requests import refuse_other_file, refuse_request
 from ctmr_core.engines.maisi.sampling import Embedded
 from ctmr_core.engines.maisi.starting_image import Start, read_start
@@ -92,8 +92,12 @@ class MaisiEngine:
 
     @property
     def licences(self) -> tuple[str, ...]:
-        """Licences of the weights, kept with every volume in the catalog."""
-        return tuple(dict.fromkeys(file.licence.name for file in released_files(self.name)))
+        """Licences of the weights in the models folder."""
+        return licences_in(self.name, self.root)
+
+    def licences_of(self, case: Case) -> tuple[str, ...]:
+        """Licences of the weights that make ``case``, kept with its volume in the catalog."""
+        return licences_in(self.name, self._source(read_parameters(case.engine_parameters)).root)
 
     @property
     def weights_digest(self) -> str:
@@ -244,6 +248,16 @@ class CtEngine(MaisiEngine):
     """A variant that makes label maps, too: drawn from anatomy sizes (``generated:mask``), or of a bank (``generated:bank``)."""
 
     bodies = BODIES
+
+    def licences_of(self, case: Case) -> tuple[str, ...]:
+        """Licences of the weights that make ``case``, and of what its label map is made of; a bank of your own has none."""
+        parameters = read_parameters(case.engine_parameters)
+        parts: list[Part] = ["image"]
+        if case.body == "generated:mask":
+            parts.append("masks")
+        elif case.is_generated and parameters.bank is None:
+            parts.append("bank")
+        return licences_in(self.name, self._source(parameters).root, parts)
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

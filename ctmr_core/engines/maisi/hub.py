@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from ctmr_core.errors import EngineError, IntegrityError
 
 MODELS_VARIABLE = "CTMR_MODELS"
 LICENCES = "licences.json"
+_RELEASED = {repository.licence.name: repository.licence for repository in REPOSITORIES.values()}
 
 #: verified: the published file. recorded: the file of the first pull (no digest is published). unverified: put there by
 #: hand, and nothing to compare with. different: put there by hand, and not the published file. changed: not the file that
@@ -33,13 +34,18 @@ Status = Literal["verified", "recorded", "trained", "unverified", "different", "
 
 @dataclass(frozen=True)
 class FileState:
-    """One file of a variant as it is on this machine. size: bytes, 0 when missing. sha256: "" where it is not known."""
+    """One file of a variant as it is on this machine. size: bytes, 0 when missing. sha256: "" where it is not known.
+
+    licences: names of those the file stands under. What was trained here stands under the licences of what it was trained from,
+    which are none for weights that were trained from nothing.
+    """
 
     file: ReleasedFile
     path: Path
     status: Status
     size: int = 0
     sha256: str = ""
+    licences: tuple[str, ...] = ()
 
     @property
     def usable(self) -> bool:
@@ -64,6 +70,11 @@ def file_states(variant: str, root: Path, parts: Sequence[Part] = ("image",)) ->
     """What is in place of a variant, told from names, sizes and the record: no weights are read."""
     digests = Digests(root)
     return [_state(file, digests, fresh=False) for file in released_files(variant, tuple(parts))]
+
+
+def licences_in(variant: str, root: Path, parts: Sequence[Part] = ("image",)) -> tuple[str, ...]:
+    """Names of the licences of the files of a variant in the models folder ``root``, each once; see ``FileState.licences``."""
+    return tuple(dict.fromkeys(name for state in file_states(variant, root, parts) for name in state.licences))
 
 
 def verify(
@@ -109,26 +120,38 @@ def pull(
         state = _state(file, digests, fresh=False)
         if state.status not in ("verified", "recorded", "trained"):
             state = _fetch(file, digests, state, mirror, endpoint)
-        _record_licence(root, file, accept_licence)
+        if state.status != "trained":
+            _record_licence(root, file, accept_licence)
         states.append(state)
         if done is not None:
             done(state)
     return states
 
 
-def carry_licences(variant: str, source: Path, target: Path, *, leave_out: Sequence[str] = ()) -> list[str]:
+def carry_licences(
+    variant: str, source: Path, target: Path, *, trained: Mapping[str, Sequence[str]], taken: Sequence[str]
+) -> list[str]:
     """Note in ``target`` the licences of the files of a variant that are there, as accepted in ``source``; their names.
 
-    What is trained from weights stays under their licence. leave_out: paths of files trained from nothing.
+    What is trained from weights stays under their licences. trained: path of a file trained just now -> paths in ``source`` of
+    what it was trained from, none for one trained from nothing. taken: paths of files that are those of ``source``.
     """
-    before = _licences(source)
-    records: dict[str, LicenceRecord] = {}
-    for file in released_files(variant, PARTS):
-        if file.path in leave_out or not (target / file.path).is_file():
-            continue
-        known = before.get(file.licence.name) or LicenceRecord(url=file.licence.url)
-        files = [*(records[file.licence.name].files if file.licence.name in records else ()), file.path]
-        records[file.licence.name] = LicenceRecord(url=known.url, files=sorted(files), accepted=known.accepted)
+    there = {state.file.path: state for state in file_states(variant, target, PARTS) if state.status != "missing"}
+    base = {state.file.path: state for state in file_states(variant, source, PARTS)}
+    files: dict[str, set[str]] = {}
+    for path, state in there.items():
+        origins = [base[one] for one in trained.get(path, (path,))] if path in (*trained, *taken) else [state]
+        for name in (name for origin in origins for name in origin.licences):
+            files.setdefault(name, set()).add(path)
+    before = {**_licences(target), **_licences(source)}
+    records = {
+        name: LicenceRecord(
+            url=before[name].url if name in before else _RELEASED[name].url,
+            files=sorted(paths),
+            accepted=before[name].accepted if name in before else "",
+        )
+        for name, paths in files.items()
+    }
     write_json(target / LICENCES, {name: record.model_dump() for name, record in records.items()})
     return sorted(records)
 
@@ -170,11 +193,19 @@ def _state(file: ReleasedFile, digests: Digests, *, fresh: bool) -> FileState:
     name = _in_place(file, digests.root)
     path = digests.root / name
     if not path.is_file():
-        return FileState(file, path, "missing")
+        return FileState(file, path, "missing", licences=(file.licence.name,))
     entry = digests.hashed(name, fresh=True) if fresh else digests.current(name)
     if entry is None:
-        return FileState(file, path, "not hashed", path.stat().st_size)
-    return FileState(file, path, _status(file, entry), entry.size, entry.sha256)
+        return FileState(file, path, "not hashed", path.stat().st_size, licences=(file.licence.name,))
+    status = _status(file, entry)
+    return FileState(file, path, status, entry.size, entry.sha256, _licences_of(file, digests.root, status))
+
+
+def _licences_of(file: ReleasedFile, root: Path, status: Status) -> tuple[str, ...]:
+    """As released, but of a file that was trained here what the folder's record says."""
+    if status != "trained" or not (root / LICENCES).is_file():
+        return (file.licence.name,)
+    return tuple(sorted(name for name, record in _licences(root).items() if file.path in record.files))
 
 
 def _status(file: ReleasedFile, entry: FileDigest) -> Status:
@@ -209,7 +240,8 @@ def _fetch(file: ReleasedFile, digests: Digests, before: FileState, mirror: Path
             fix="pull again; if it stays so, the mirror or the repository has changed",
         )
     digests.record(path.relative_to(root).as_posix(), sha256, pulled=True, revision=revision)
-    return FileState(file, path, "verified" if file.sha256 else "recorded", path.stat().st_size, sha256)
+    status: Status = "verified" if file.sha256 else "recorded"
+    return FileState(file, path, status, path.stat().st_size, sha256, (file.licence.name,))
 
 
 def _from_mirror(file: ReleasedFile, root: Path, mirror: Path) -> Path:

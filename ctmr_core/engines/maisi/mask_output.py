@@ -12,12 +12,11 @@ from ctmr_core.anatomy.grid import Grid
 from ctmr_core.engines.maisi.anatomy_sizes import condition_vector, read_known_sizes
 from ctmr_core.engines.maisi.decoder import REFERENCE_WINDOW, Decoder
 from ctmr_core.engines.maisi.drawn_bodies import KNOWN_SIZES
-from ctmr_core.engines.maisi.hub import file_states, missing_weights, models_root
+from ctmr_core.engines.maisi.hub import file_states, licences_in, missing_weights, models_root
 from ctmr_core.engines.maisi.identity import own_network_config
 from ctmr_core.engines.maisi.mask_sampling import MASK_SPACING, MASK_STEPS, sample_mask
 from ctmr_core.engines.maisi.memory import default_precision
 from ctmr_core.engines.maisi.models import MaisiModels
-from ctmr_core.engines.maisi.released import licences_of
 from ctmr_core.engines.maisi.single import stem_of, write_volume
 from ctmr_core.engines.maisi.volume import device_named, one_thread
 
@@ -69,6 +68,6 @@ def mask_to_files(
         "size_vector": vector.tolist(),
         **decoder.record(),
         "labels": np.flatnonzero(np.bincount(voxels.ravel(), minlength=256)).tolist(),
-        "licences": [licence.name for licence in licences_of(variant)],
+        "licences": list(licences_in(variant, root, ("masks",))),
     }
     return write_volume(out, voxels, grid.affine, record), record

@@ -12,14 +12,14 @@ from ctmr_core.anatomy.label_map import LabelMap
 from ctmr_core.anatomy.vocabulary import load_vocabulary
 from ctmr_core.engines.maisi.anatomy_sizes import check_sizes, read_known_sizes
 from ctmr_core.engines.maisi.drawn_bodies import KNOWN_SIZES, bank_files
-from ctmr_core.engines.maisi.hub import file_states, missing_weights, models_root
+from ctmr_core.engines.maisi.hub import file_states, licences_in, missing_weights, models_root
 from ctmr_core.engines.maisi.identity import own_network_config, weights_digest
 from ctmr_core.engines.maisi.mask_bank import MaskBank
 from ctmr_core.engines.maisi.mask_files import UseCounter
 from ctmr_core.engines.maisi.memory import default_precision
 from ctmr_core.engines.maisi.models import MaisiModels
 from ctmr_core.engines.maisi.paired import Accept, sample_pair
-from ctmr_core.engines.maisi.released import Part, licences_of
+from ctmr_core.engines.maisi.released import Part
 from ctmr_core.engines.maisi.single import stem_of, write_volume
 from ctmr_core.engines.maisi.variants import check_limits, variant
 from ctmr_core.engines.maisi.volume import device_named, one_thread
@@ -83,6 +83,7 @@ def pair_to_files(request: PairRequest, out: Path, accept: Accept | None = None)
         dtype=default_precision(device_named(request.device)),
     )
     known = root / "datasets" / KNOWN_SIZES
+    origins: tuple[Part, ...] = parts if sizes or request.bank else ("image", "bank")
     try:
         with one_thread(models.device):
             pair = sample_pair(
@@ -113,7 +114,7 @@ def pair_to_files(request: PairRequest, out: Path, accept: Accept | None = None)
         "spacing": list(request.spacing),
         "seed": request.seed,
         "weights": weights_digest(chosen.name, root, config),
-        "licences": [licence.name for licence in licences_of(chosen.name)],
+        "licences": list(licences_in(chosen.name, root, origins)),
     }
     label_map = LabelMap(pair.mask, grid.affine, load_vocabulary("maisi"))
     return write_volume(out, pair.image, grid.affine, record, label_map), record

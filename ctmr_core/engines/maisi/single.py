@@ -102,7 +102,7 @@ def sample_to_files(request: SingleRequest, out: Path) -> tuple[list[Path], dict
         "seed": request.seed,
         "mask": str(request.mask) if request.mask else None,
         "from": str(request.start) if request.start else None,
-        "licences": list(engine.licences),
+        "licences": list(engine.licences_of(case)),
         "remarks": remarks,
     }
     return write_volume(out, image, affine, record, label_map), record

@@ -38,7 +38,7 @@ class AutoencoderTask(Task):
     best_by: str | None = "loss"
     higher_is_better = False
     network = AUTOENCODER
-    derived = False
+    origins: tuple[str, ...] = ()
 
     def __init__(self, config: AutoencoderConfig) -> None:
         self.config = config
@@ -69,7 +69,7 @@ class AutoencoderTask(Task):
         if self._perceptual is not None:
             self.modules["perceptual"] = self._perceptual
         self._made: list[torch.Tensor] = []
-        self.derived = config.start == "released"
+        self.origins = (AUTOENCODER,) if config.start == "released" else ()
         if config.validation_fold is None:
             self.best_by = None
 

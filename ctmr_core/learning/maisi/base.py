@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +69,20 @@ def refuse_folder(models: MaisiModels, network: str, out: Path) -> None:
             )
 
 
-def write_models(models: MaisiModels, network: str, content: Mapping[str, Any], out: Path, facts: Mapping[str, Any]) -> Path:
+def write_models(
+    models: MaisiModels,
+    network: str,
+    content: Mapping[str, Any],
+    out: Path,
+    facts: Mapping[str, Any],
+    *,
+    origins: Sequence[str] = (),
+) -> Path:
     """Make ``out`` a models folder of the variant in which ``network`` is the trained one: what engines and ``ctmr models`` take.
 
     content: the checkpoint in the released format. The other files are those of the base (hard links where that can be done).
-    Licences are carried over: what is trained from weights stays under their licence. facts: JSON-able, for
-    ``training.json``; ``derived`` says whether the weights come from others.
+    facts: JSON-able, for ``training.json``. origins: networks of the base that the weights come from. Licences are carried over:
+    what is trained from weights stays under theirs, what is trained from nothing stands under none.
     """
     chosen = models.variant
     name = f"models/{chosen.files[network]}"
@@ -87,12 +95,13 @@ def write_models(models: MaisiModels, network: str, content: Mapping[str, Any], 
     finally:
         partial.unlink(missing_ok=True)
     Digests(out).record(name, hash_file(path), trained=True)
-    _take_over(models.root, out, chosen.name, name)
+    taken = _take_over(models.root, out, chosen.name, name)
     if models.config != resolve(reference_config(chosen.config)):
         write_json(out / f"network_{chosen.name}.json", models.config)
-    from_scratch = () if facts["derived"] else (name,)
-    licences = carry_licences(chosen.name, models.root, out, leave_out=from_scratch)
-    write_json(out / RECORD, {**facts, "file": name, "variant": chosen.name, "licences_of_weights": licences})
+    sources = [f"models/{chosen.files[one]}" for one in origins]
+    licences = carry_licences(chosen.name, models.root, out, trained={name: sources}, taken=taken)
+    derived = bool(origins)
+    write_json(out / RECORD, {**facts, "derived": derived, "file": name, "variant": chosen.name, "licences_of_weights": licences})
     return path
 
 
@@ -102,8 +111,9 @@ def read_record(out: Path) -> dict[str, Any]:
     return record
 
 
-def _take_over(source: Path, target: Path, name: str, trained: str) -> None:
-    """The other files of the variant, with what is known of them."""
+def _take_over(source: Path, target: Path, name: str, trained: str) -> list[str]:
+    """The other files of the variant, with what is known of them; the paths of those that were not there yet."""
+    taken = []
     for file in released_files(name, PARTS):
         places = (source / file.path, source / Path(file.path).name)
         found = next((place for place in places if place.is_file()), None)
@@ -117,6 +127,10 @@ def _take_over(source: Path, target: Path, name: str, trained: str) -> None:
             if file.part == "bank":
                 continue
             shutil.copy2(found, new)
+        taken.append(file.path)
         known = Digests(source).recorded(found.relative_to(source).as_posix())
         if known is not None:
-            Digests(target).record(file.path, known.sha256, pulled=bool(known.pulled), revision=known.revision)
+            Digests(target).record(
+                file.path, known.sha256, pulled=bool(known.pulled), revision=known.revision, trained=bool(known.trained)
+            )
+    return taken

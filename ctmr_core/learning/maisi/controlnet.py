@@ -33,7 +33,7 @@ class ControlNetTask(Task):
     best_by: str | None = "loss"
     higher_is_better = False
     network = CONTROLNET
-    derived = True  # from scratch it begins with the weights of the diffusion U-Net
+    origins: tuple[str, ...] = (DIFFUSION_UNET,)  # from scratch it begins with its weights
 
     def __init__(self, config: ControlNetConfig) -> None:
         self.config = config
@@ -58,6 +58,8 @@ class ControlNetTask(Task):
         controlnet = trainable(self.models, CONTROLNET, seed=config.seed, released=config.start == "released")
         if config.start == "scratch":
             _copy_encoder(controlnet, unet)
+        else:
+            self.origins = (DIFFUSION_UNET, CONTROLNET)
         self.modules = {"controlnet": controlnet, "unet": unet}
         if config.validation_fold is None:
             self.best_by = None

@@ -45,7 +45,7 @@ class DiffusionTask(Task):
     best_by: str | None = "loss"
     higher_is_better = False
     network = DIFFUSION_UNET
-    derived = False
+    origins: tuple[str, ...] = ()
 
     def __init__(self, config: DiffusionConfig) -> None:
         self.config = config
@@ -60,7 +60,7 @@ class DiffusionTask(Task):
         self.scale_factor = self._scale_factor()
         unet = trainable(self.models, DIFFUSION_UNET, seed=config.seed, released=config.start == "released")
         self.modules = {"unet": unet}
-        self.derived = config.start == "released"
+        self.origins = (DIFFUSION_UNET,) if config.start == "released" else ()
         if config.validation_fold is None:
             self.best_by = None
 

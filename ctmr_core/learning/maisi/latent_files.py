@@ -133,9 +133,10 @@ def read_latents(places: Sequence[Path]) -> list[LatentSet]:
 def _read_set(path: Path) -> LatentSet:
     if not path.is_file():
         raise LearningError("there are no latents", where=str(path), fix="make them with `ctmr train latents`")
+    entries = read_list(path)
     document = json.loads(path.read_text(encoding="utf-8"))
     items, problems = [], []
-    for number, entry in enumerate(read_list(path)):
+    for number, entry in enumerate(entries):
         name = str(entry["image"])
         name = name if name.endswith(LATENT_ENDING) else f"{name.removesuffix('.gz').removesuffix('.nii')}{LATENT_ENDING}"
         file, label = path.parent / name, entry.get("label")

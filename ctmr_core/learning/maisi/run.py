@@ -63,14 +63,13 @@ def train(
         facts = {
             "task": task.name,
             "start": config.start,
-            "derived": task.derived,
             "steps": used.step,
             "scores": used.scores,
             "configuration": config.model_dump(mode="json"),
             **used.identity,
             **used.records,
         }
-        write_models(task.models, task.network, task.content(used.weights, used.step, loss), out, facts)
+        write_models(task.models, task.network, task.content(used.weights, used.step, loss), out, facts, origins=task.origins)
     barrier()
     return Trained(str(out), str(path), result.reason, result.step, used.step, dict(result.scores), result.best_score)
 
