@@ -13,6 +13,7 @@ from ctmr_core.quality import settings
 from ctmr_core.quality.policy import Policy, checks_of
 
 _STEPS = (0.01, 0.02, 0.05, 0.1, 0.2)  # changes of one threshold that are tried
+_ORDERS = 10.0  # from this ratio of its ends on a range is a matter of factors, not of differences
 _REACH = 40.0  # spreads from the median within which a threshold is looked for
 _HALVINGS = 24
 
@@ -21,7 +22,7 @@ Scores = Mapping[str, Mapping[str, float]]  #: check -> score -> value
 
 @dataclass(frozen=True)
 class Borderline:
-    """An accepted case that one threshold would have rejected, moved by ``share`` of itself or of the range it is an end of."""
+    """An accepted case that one threshold would have rejected, moved by ``share`` (of what: :func:`_scale`)."""
 
     case_id: str
     share: float
@@ -41,11 +42,16 @@ class Spread:
 
     @property
     def room(self) -> float:
-        """Distance from the outermost value to the nearest line, over the spread of the values; smaller is nearer."""
+        """Distance from the outermost value to the nearest line, over the spread of the values; smaller is nearer.
+
+        Infinite for a score that is always the same: a histogram of it tells nothing.
+        """
         lines = [line for line in (self.low, self.high) if line is not None]
         if not lines or not len(self.values):
             return math.inf
-        spread = max(float(np.ptp(self.values)), 1e-9)  # a score that is always the same is not near anything
+        spread = float(np.ptp(self.values))
+        if spread < 1e-9:
+            return math.inf
         return min(float(np.abs(self.values - line).min()) for line in lines) / spread
 
 
@@ -90,10 +96,13 @@ def _tightened(
 
 
 def _scale(limits: Mapping[str, float], name: str) -> float:
-    """What a threshold's moves are shares of: the range it is an end of, or itself."""
+    """What a threshold's moves are shares of: the range it is an end of, or itself where that range spans orders of magnitude."""
     stem, _, end = name.rpartition("_")
+    mine = limits[name]
     other = limits.get(f"{stem}_{'high' if end == 'low' else 'low'}") if end in ("low", "high") else None
-    return abs(limits[name]) if other is None else abs(other - limits[name])
+    if other is None or (min(mine, other) > 0 and max(mine, other) > _ORDERS * min(mine, other)):
+        return abs(mine)
+    return abs(other - mine)
 
 
 def _more(
