@@ -100,14 +100,21 @@ def overhead(sizes: list[int], workers: int) -> None:
                     f"{1e3 * (wall - making) / cases:.2f}",
                     f"{1e3 * (cpu[-1] - cpu[0]) / cases:.2f}",
                     *(ms[stage] for stage in ("body", "render", "check", "write", "commit", "seal")),
-                    f"{memory[0] / 1e6:.0f} to {max(memory) / 1e6:.0f}",
-                    f"{shared[0] / 1e6:.0f} to {max(shared) / 1e6:.0f}",
+                    _course(memory),
+                    _course(shared),
                     record.waves,
                 ]
             )
-    memory_columns = ["driver MB of its own", "mapped MB (libraries, Ray's object store)"]
+    memory_columns = ["driver MB of its own (begin, thirds, end; most)", "mapped MB (libraries, Ray's object store)"]
     head = ["cases", "wall ms/case", "without body, render, check", "driver cpu ms/case"]
     table([*head, "body", "render", "check", "write", "commit", "seal (ms of a worker)", *memory_columns, "Prefect waves"], rows)
+
+
+def _course(sizes: list[int]) -> str:
+    """Megabytes at the beginning, after each third of the time, and at most."""
+    last = len(sizes) - 1
+    course = ", ".join(f"{sizes[last * third // 3] / 1e6:.0f}" for third in range(4))
+    return f"{course}; {max(sizes) / 1e6:.0f}"
 
 
 def line(cases: int) -> None:

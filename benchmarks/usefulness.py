@@ -152,9 +152,13 @@ class Proof:
         self.results_path.write_text(json.dumps(self.results, indent=1) + "\n")
 
     def report(self) -> str:
-        text = tables(self.results)
+        results = {part: found for part, found in self.results.items() if part == "baselines"}
+        for part in ("runs", "further"):  # in their own order, whichever was made first
+            if part in self.results:
+                results[part] = {run: self.results[part][run] for run in RUNS[self.name] if run in self.results[part]}
+        text = tables(results)
         (self.out / "results.md").write_text(text)
-        draw(self.results, self.out / "figure.png", self.name)
+        draw(results, self.out / "figure.png", self.name)
         return text
 
 

@@ -39,6 +39,7 @@ RUNS: dict[str, dict[str, list[dict[str, Any]]]] = {
         "one-scanner-16": [source("torso_one_scanner", "bodies-16")],
         "with-contrast": [source("torso"), source("torso", sequences=["ct_contrast"])],
         "only-contrast": [source("torso", sequences=["ct_contrast"])],
+        "chest": [source("torso_chest"), source("torso_chest", sequences=["ct_contrast"])],
         "online": [rendered("torso")],
     },
     "torso-mr": {
@@ -56,10 +57,10 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
 #: Datasets of a proof and how many cases of each recipe are made (None: all). The first is the one the baselines are made from.
 DATASETS: dict[str, dict[str, int | None]] = {
     "brain": {"head_templates": None, "head_parametric": 18},
-    "torso": {"torso": None, "torso_one_scanner": 18},
+    "torso": {"torso": None, "torso_one_scanner": 18, "torso_chest": 18},
     "torso-mr": {"torso_mr": 24},
 }
 #: Updates of the run ``main`` and of every other.
-STEPS = {"brain": (1800, 900), "torso": (2200, 600), "torso-mr": (1500, 900)}
+STEPS = {"brain": (1800, 900), "torso": (2200, 400), "torso-mr": (700, 400)}
 #: Patch of the runs that are not ``main``, where it is another.
 SHORT_PATCH = {"brain": [48, 48, 48], "torso": [48, 48, 48]}
