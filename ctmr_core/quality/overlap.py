@@ -31,8 +31,9 @@ class OverlapCheck(ScoredCheck):
     name = "overlap"
     version = "3"
     uses_tissues = True
-    #: A shift of a body by a tenth of its width costs about 0.1 of Dice. In T2 muscle is nearly as dark as air where voxels are large. Gradient echoes of long echo time rightly lose signal
-    #: in fat and beside air, so susceptibility-weighted images overlap less.
+    #: A shift of a body by a tenth of its width costs about 0.1 of Dice. In T2 muscle is nearly as dark as air where voxels are
+    #: large. Gradient echoes of long echo time rightly lose signal in fat and beside air, so susceptibility-weighted images
+    #: overlap less.
     thresholds: ClassVar[Thresholds] = {"ct_dice": 0.9, "mr_dice": 0.8, "swi_dice": 0.65}
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
