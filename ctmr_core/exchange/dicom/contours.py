@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from contourpy import LineType, contour_generator
+from pydicom.charset import default_encoding
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -80,8 +81,9 @@ def _structure(number: int, label: Label, vocabulary: str, frame: UID) -> Datase
 
 
 def _item(**attributes: Any) -> Dataset:
-    """An item of a sequence."""
+    """An item of a sequence, said to be encoded as the file will be: pydicom then writes raw elements as they are."""
     item = Dataset()
+    item.set_original_encoding(is_implicit_vr=True, is_little_endian=True, character_encoding=default_encoding)
     for name, value in attributes.items():
         setattr(item, name, value)
     return item
@@ -104,10 +106,9 @@ def _outlines(labels: np.ndarray, label: int, box: tuple[slice, ...], affine: np
 
 
 def _contour(points: np.ndarray, reference: Dataset) -> Dataset:
-    item = Dataset()
-    item.ContourImageSequence = Sequence([reference])
-    item.ContourGeometricType = "CLOSED_PLANAR"
-    item.NumberOfContourPoints = len(points)
+    item = _item(
+        ContourImageSequence=Sequence([reference]), ContourGeometricType="CLOSED_PLANAR", NumberOfContourPoints=len(points)
+    )
     text = "\\".join([f"{value:.3f}" for value in (np.round(points, 3) + 0.0).ravel().tolist()]).encode("ascii")
     text += b" " * (len(text) % 2)
     item[_CONTOUR_DATA] = RawDataElement(_CONTOUR_DATA, "DS", len(text), text, 0, True, True)  # as read: not checked one by one
