@@ -58,8 +58,13 @@ class AutoencoderTask(Task):
         self.held_out = [one for one in sources if config.validation_fold is not None and one.fold == config.validation_fold]
         self.training = [one for one in sources if one not in self.held_out]
         if not self.training or (config.validation_fold is not None and not self.held_out):
-            folds = sorted({one.fold for one in sources})
-            raise LearningError("a fold is empty", where="field validation_fold", found=config.validation_fold, allowed=folds)
+            raise LearningError(
+                "no images to train on" if not self.training else "no images are held out",
+                where="field validation_fold",
+                found=config.validation_fold,
+                allowed=sorted({one.fold for one in sources}),
+                fix="name a fold that some images are in, or none (`validation_fold: null`); split val of a dataset is fold 0",
+            )
         self.batches: SizedBatches = SizedBatches(PatchItems(self.training, config), config.training, config.seed)
         self.modules = {"autoencoder": trainable(self.models, AUTOENCODER, seed=config.seed, released=config.start == "released")}
         self._adversarial = PatchAdversarialLoss(criterion="least_squares")

@@ -159,7 +159,10 @@ def _as_bytes(scan: Scan, changes: dict[int, int], vocabulary: str) -> np.ndarra
     beyond = sorted(label for label in present if label >= _BITS and label not in changes)
     foreign = sorted(present - set(changes) - {0}) if vocabulary not in ("", "maisi") else []
     if foreign:
-        fix = "name an id for each in `label_ids`; 133 to 199 and 201 to 255 are free"
+        fix = (
+            "leave these cases out (`vocabulary: maisi` of images), or name an id for each in `label_ids`; "
+            "133 to 199 and 201 to 255 are free"
+        )
         raise LearningError(f"ids of the {vocabulary} vocabulary mean other structures here", found=foreign[:8], fix=fix)
     if beyond:
         fix = "name other ids in `label_ids`; 133 to 199 and 201 to 255 are free"

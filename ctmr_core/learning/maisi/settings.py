@@ -21,14 +21,15 @@ Triple = tuple[Count, Count, Count]
 class Images(Strict):
     """Which images: a dataset of the factory, or NVIDIA's JSON list of NIfTI files (``{"training": [{"image", "modality"}]}``).
 
-    dataset: path or URI; snapshot: of it. sequences: of the dataset, all unless named. splits: of the dataset. list: JSON file;
-    folder: what its paths are relative to, the file's own folder unless given.
+    dataset: path or URI; snapshot: of it. sequences: of the dataset, all unless named. splits: of the dataset. vocabulary: only
+    cases labelled in it. list: JSON file; folder: what its paths are relative to, the file's own folder unless given.
     """
 
     dataset: str | None = None
     snapshot: str | None = None
     sequences: tuple[str, ...] | None = None
     splits: tuple[Split, ...] = ("train", "val")
+    vocabulary: Literal["maisi", "brain"] | None = None
     list: Path | None = None
     folder: Path | None = None
 

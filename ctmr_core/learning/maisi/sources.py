@@ -87,7 +87,7 @@ def fold_of(name: str, folds: int) -> int:
 def _of_dataset(images: Images, folds: int) -> list[Source]:
     dataset = Dataset.open(str(images.dataset), snapshot=images.snapshot)
     table = dataset.catalog.to_table(columns=_COLUMNS, filter=pads.field("split").isin(list(images.splits)))
-    rows = table.to_pylist()
+    rows = [row for row in table.to_pylist() if images.vocabulary in (None, row["vocabulary"])]
     has_val = any(row["split"] == "val" for row in rows)
     found = []
     for row in rows:

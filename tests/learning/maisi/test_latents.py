@@ -12,9 +12,10 @@ from monai.transforms import Compose, EnsureChannelFirst, LoadImage, Orientation
 
 from ctmr_core.engines.maisi import MaisiModels
 from ctmr_core.errors import LearningError
+from ctmr_core.learning.maisi.autoencoder import AutoencoderTask
 from ctmr_core.learning.maisi.latent_files import INDEX, LatentItem, read_labels, read_latent, read_latents
 from ctmr_core.learning.maisi.latents import latent_grid, make_latents
-from ctmr_core.learning.maisi.settings import Images, LatentsConfig
+from ctmr_core.learning.maisi.settings import AutoencoderConfig, Images, LatentsConfig
 from ctmr_core.learning.maisi.sources import sources_of
 from tests.learning.maisi.conftest import shrunken
 
@@ -178,3 +179,25 @@ def test_names_never_lead_out_of_the_folder_and_are_unique(base, scans):
     (scans / "list.json").write_text(json.dumps({"training": [entries[1]] * 2}))
     with pytest.raises(LearningError, match="same name"):
         make_latents(config(base, scans), scans / "out")
+
+
+def test_a_list_of_latents_that_is_no_json_is_refused(tmp_path):
+    (tmp_path / "list.json").write_text("{")
+    with pytest.raises(LearningError, match="can not be read"):
+        read_latents([tmp_path / "list.json"])
+
+
+def test_only_cases_of_one_vocabulary_are_taken(bodies):
+    every = sources_of(Images(dataset=bodies.uri), 5)
+    assert {source.vocabulary for source in every} == {"maisi"}
+    assert [source.name for source in sources_of(Images(dataset=bodies.uri, vocabulary="maisi"), 5)] == [
+        one.name for one in every
+    ]
+    with pytest.raises(LearningError, match="no images"):
+        sources_of(Images(dataset=bodies.uri, vocabulary="brain"), 5)
+
+
+def test_an_autoencoder_without_held_out_images_says_what_to_do(base, bodies):
+    config = AutoencoderConfig(variant="rflow-ct", models=base, images=Images(dataset=bodies.uri), validation_fold=9)
+    with pytest.raises(LearningError, match=r"no images are held out[\s\S]*validation_fold: null"):
+        AutoencoderTask(config)
