@@ -74,6 +74,9 @@ def create(
     train_beside: Annotated[
         bool, typer.Option("--train-beside", help="Go on training while a night is made; else it makes way.")
     ] = False,
+    train_carry_on: Annotated[
+        bool, typer.Option("--train-carry-on", help="Start with the weights of the last training that finished.")
+    ] = False,
     simulate: Annotated[bool, typer.Option("--simulate", help="Every firing counts as one more night, for trials.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Change the schedule of this name.")] = False,
     server: Server = DEFAULT_SERVER,
@@ -120,6 +123,7 @@ def create(
                 "device": train_device,
                 "minutes": train_minutes,
                 "beside": train_beside,
+                "carry_on": train_carry_on,
             },
         }
     )

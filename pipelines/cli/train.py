@@ -54,6 +54,9 @@ def segmentation(
     ] = None,
     local: Annotated[bool, typer.Option("--local", help="Train in this process, without Ray.")] = False,
     resume: Annotated[bool, typer.Option("--resume/--fresh", help="Go on with the training in the folder, or refuse it.")] = True,
+    weights: Annotated[
+        Path | None, typer.Option(help="File to start from, for example a checkpoint.", exists=True, dir_okay=False)
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the configuration's.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.01, help="End after so many minutes of training.")] = None,
     device: Annotated[str | None, typer.Option(help="`auto`, `cpu` or `cuda`, instead of the configuration's.")] = None,
@@ -88,6 +91,7 @@ def segmentation(
         local=local,
         threads=threads,
         device=device,  # type: ignore[arg-type]
+        weights=None if weights is None else str(weights.absolute()),
         resume=resume,
         steps=steps,
         minutes=minutes,

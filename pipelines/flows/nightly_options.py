@@ -31,6 +31,7 @@ class ThenTrain(BaseModel):
     night's snapshot of it. base: folder that relative paths in it start from.
     out: folder whose sub-folders, named after the snapshots, are the run folders. minutes: of training, then it ends.
     beside: go on while a night is made; else a training makes way for the night and goes on after it.
+    carry_on: start with the weights of the last training that finished, if there is one.
     workers, threads, device: see ``TrainOptions``.
     """
 
@@ -44,6 +45,7 @@ class ThenTrain(BaseModel):
     device: Device = "auto"
     minutes: Annotated[float, Field(gt=0)] | None = None
     beside: bool = False
+    carry_on: bool = False
 
 
 class NightlyOptions(BaseModel):

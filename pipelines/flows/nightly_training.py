@@ -55,7 +55,7 @@ def nightly_training(options: dict[str, Any], snapshot: str, again: bool = False
         return record.model_dump(mode="json")
     try:
         with _night_watch(settings, train) as at_night, stopped_by(at_night):
-            outcome: TrainOutcome = train_segmentation(options_for(settings, train, snapshot))
+            outcome: TrainOutcome = train_segmentation(options_for(settings, train, snapshot, record.weights))
             rests = at_night()
     except Exception as error:  # whatever it was, people must be told before it goes on its way
         problem = error.what if isinstance(error, CtmrError) else f"{type(error).__name__}: {error}"
@@ -71,7 +71,9 @@ def _begin(
     settings: NightlyOptions, train: ThenTrain, records: TrainingRecords, snapshot: str, run_id: str, again: bool
 ) -> TrainingRecord:
     folder = options_for(settings, train, snapshot).folder
-    record = records.get(snapshot) or TrainingRecord(snapshot=snapshot, state="begun", folder=folder, begun=_now())
+    record = records.get(snapshot) or TrainingRecord(
+        snapshot=snapshot, state="begun", folder=folder, weights=_weights_for(train, records, snapshot), begun=_now()
+    )
     if record.over and not again:
         return record
     if record.attempts >= settings.attempts and not again:
@@ -84,10 +86,16 @@ def _begin(
     return records.write(record.model_copy(update=changes))
 
 
+def _weights_for(train: ThenTrain, records: TrainingRecords, snapshot: str) -> str | None:
+    """The weights that a new training carries on with."""
+    last = records.last_finished(snapshot) if train.carry_on else None
+    return None if last is None else last.trained
+
+
 def _ended(
     settings: NightlyOptions, records: TrainingRecords, record: TrainingRecord, outcome: TrainOutcome, *, rests: bool
 ) -> TrainingRecord:
-    known = {"step": outcome.step, "score": outcome.score, "ended": _now()}
+    known = {"step": outcome.step, "score": outcome.score, "trained": outcome.best or outcome.last, "ended": _now()}
     if outcome.complete:
         finished = records.write(record.model_copy(update={**known, "state": "finished"}))
         announce_training(settings, TrainingNews.FINISHED, finished)
@@ -99,14 +107,15 @@ def _ended(
     return resting
 
 
-def options_for(settings: NightlyOptions, train: ThenTrain, snapshot: str) -> TrainOptions:
-    """The training on a snapshot of the schedule."""
+def options_for(settings: NightlyOptions, train: ThenTrain, snapshot: str, weights: str | None = None) -> TrainOptions:
+    """The training on a snapshot of the schedule. weights: file to start from."""
     return TrainOptions(
         config=train.config,
         base=train.base,
         folder=str(Path(train.out) / snapshot),
         dataset=settings.dataset,
         snapshot=snapshot,
+        weights=weights,
         workers=train.workers,
         address=settings.address,
         threads=train.threads,

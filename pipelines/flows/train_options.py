@@ -21,6 +21,7 @@ class TrainOptions(BaseModel):
     this snapshot, ``newest`` for the last one made; None leaves the configuration as it is.
     workers: ranks. address: of a running Ray cluster. local: train in this process, whatever else is said.
     threads: CPU threads of a rank; None takes an even share of this machine's cores. device: instead of the configuration's.
+    weights: file to start from, instead of the configuration's ``network.weights``; a training that is resumed has its own.
     resume: go on with the training in the folder; else such a folder is refused. steps, minutes: instead of the configuration's.
     max_failures: losses of workers after which the run fails. log_format: of what ranks and this process log.
     """
@@ -37,6 +38,7 @@ class TrainOptions(BaseModel):
     local: bool = False
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     device: Device | None = None
+    weights: str | None = None
     resume: bool = True
     steps: Annotated[int, Field(ge=1)] | None = None
     minutes: Annotated[float, Field(gt=0)] | None = None

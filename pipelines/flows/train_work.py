@@ -63,6 +63,8 @@ def configured(options: TrainOptions) -> tuple[SegmentationConfig, dict[str, str
         changes: dict[str, Any] = {"steps": options.steps, "minutes": options.minutes, "device": options.device}
         training = config.training.model_copy(update={name: value for name, value in changes.items() if value is not None})
         config, snapshots = _with_snapshot(config, options.dataset, options.snapshot)
+        if options.weights is not None:
+            config = config.model_copy(update={"network": config.network.model_copy(update={"weights": Path(options.weights)})})
     _refuse_uneven_batches(training, options)
     return config.model_copy(update={"training": training}), snapshots
 

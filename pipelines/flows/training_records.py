@@ -24,6 +24,7 @@ class TrainingRecord(BaseModel):
     """snapshot: what it trains on. folder: the run folder. attempts: times it was begun after a failure or anew.
 
     step: the last one. score: mean Dice over classes and volumes at the end, None without a validation.
+    weights: file it started from, None for weights drawn anew or the configuration's. trained: file with those it ended with.
     problem: why it did not finish. flow_run: who had it last.
     """
 
@@ -35,6 +36,8 @@ class TrainingRecord(BaseModel):
     attempts: int = 0
     step: int = 0
     score: float | None = None
+    weights: str | None = None
+    trained: str | None = None
     problem: str | None = None
     flow_run: str | None = None
     begun: dt.datetime | None = None
@@ -63,6 +66,11 @@ class TrainingRecords:
             return self._read(f"{self._folder}/{snapshot}.json")
         except FileNotFoundError:
             return None
+
+    def last_finished(self, before: str) -> TrainingRecord | None:
+        """The training that ended last, but for that on snapshot ``before``; None if none has."""
+        finished = [record for record in self.all().values() if record.state == "finished" and record.snapshot != before]
+        return max(finished, key=lambda record: (record.begun, record.snapshot), default=None)
 
     def write(self, record: TrainingRecord) -> TrainingRecord:
         self.storage.write(f"{self._folder}/{record.snapshot}.json", record.model_dump_json(indent=1).encode())

@@ -18,14 +18,16 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+import torch
 from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Pending, Running
 from typer.testing import CliRunner
 
 from ctmr_core.errors import CtmrError
+from ctmr_core.learning.training import load_checkpoint
 from ctmr_core.store import Dataset, verify
-from ctmr_core.store.snapshots import list_snapshots
+from ctmr_core.store.snapshots import create_snapshot, list_snapshots
 from pipelines.cli.main import app
 from pipelines.flows.nightly import nightly
 from pipelines.flows.nightly_records import NightRecord, NightRecords
@@ -310,7 +312,26 @@ def test_the_newest_snapshot_is_trained_on_once_and_a_night_comes_first(server: 
     assert (ended["state"], ended["step"], ended["attempts"]) == ("finished", 12, 1)
     assert (folder / "dataset-training" / SNAPSHOT / "summary.json").exists()
     assert ctmr(server, "show", "trained")["trainings"] == [ended]
+    assert ended["weights"] is None
+    _carries_on(
+        options,
+        dataset,
+        write_config(folder / "one.yaml", dataset.uri, steps=1, optimizer={"name": "sgd", "learning_rate": 1e-6}),
+        ended,
+        server,
+    )
     ctmr(server, "delete", "trained")
+
+
+def _carries_on(options: dict[str, Any], dataset: Dataset, config: Path, before: dict[str, Any], server: Server) -> None:
+    """The training on the next snapshot starts with the weights that the last one ended with."""
+    create_snapshot(dataset, "night-after")
+    changed = {**options, "then_train": {**options["then_train"], "config": str(config), "carry_on": True}}
+    with temporary_settings({PREFECT_API_URL: server.api}):
+        after = nightly_training(changed, "night-after")
+    assert (after["state"], after["weights"]) == ("finished", before["trained"])
+    first, second = (load_checkpoint(Path(record["trained"])).weights["network"] for record in (before, after))
+    assert all(torch.allclose(first[name], second[name], atol=1e-4) for name in first)
 
 
 TORSOS = """
