@@ -341,8 +341,11 @@ def lesion_invisible(body: Body, severity: int, rng: np.random.Generator) -> Can
     groups = {label.id: label.group for label in body.label_map.vocabulary}
     own = np.isin(voxels, [i for i in body.ids.values() if groups[i] == "lesion"])
     ring = ndimage.binary_dilation(own, iterations=3) & ~own
-    label = np.bincount(voxels[ring]).argmax()
-    host = voxels == label
+    around = np.bincount(voxels[ring])
+    white = [i for name, i in body.ids.items() if name.endswith("cerebral white matter") and i < len(around)]
+    if white and around[white].any():  # where gliomas grow; cortex that oedema reaches would show against it
+        around = np.where(np.isin(np.arange(len(around)), white), around, 0)
+    host = voxels == around.argmax()
 
     def change(name: str, image: np.ndarray) -> np.ndarray:
         values = image[host]

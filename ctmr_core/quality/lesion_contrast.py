@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+from ctmr_core.anatomy.lesions.sites import BRAIN_TUMOR_PARTS
 from ctmr_core.cases.case import Case
 from ctmr_core.quality.base import Candidate, ScoredCheck
 from ctmr_core.quality.neighbours import HOSTS
@@ -23,13 +24,14 @@ _BRAIN_HOSTS = {
 class LesionContrastCheck(ScoredCheck):
     """Distance of a lesion's median from its host's, over the host's spread (1.4826 MAD): the largest of all sequences counts.
 
-    The host is, of the labels the lesion may grow in, the one most of its surface lies on; of heads any tissue of the brain.
+    The host is, of the labels the lesion may grow in, the one most of its surface lies on. The parts of a brain tumour have one
+    host, the white matter around all of them, or any tissue of the brain where they touch none.
 
     A lesion that shows in one sequence may be hidden in others; one that shows in none teaches a network to guess.
     """
 
     name = "lesion_contrast"
-    version = "2"
+    version = "3"
     #: Spread includes noise: 0.15 of it over some hundred voxels is still seen. Lesions under ``voxels`` are passed over.
     thresholds: ClassVar[Thresholds] = {"contrast": 0.15, "voxels": 30.0}
 
@@ -70,9 +72,13 @@ def _host(candidate: Candidate, lesion: int, hosts: tuple[str, ...]) -> list[int
     """Ids of the label that most of the lesion's surface lies on; all ``hosts`` where it lies on none of them."""
     vocabulary = candidate.label_map.vocabulary
     known = [vocabulary.label(host).id for host in hosts if host in vocabulary and host != "body"]
-    around = known
-    if vocabulary.name == "brain":
-        around = [label.id for label in vocabulary if label.group == "brain"]
-    faces = {label: candidate.contacts.between([lesion], [label]) for label in around}
-    most = max(faces, key=lambda label: faces[label], default=0)
-    return [most] if faces.get(most) else known
+    whole = [lesion]
+    if vocabulary.name == "brain" and vocabulary.label(lesion).name in BRAIN_TUMOR_PARTS:
+        whole = [vocabulary.label(part).id for part in BRAIN_TUMOR_PARTS]
+    brain = [label.id for label in vocabulary if label.group == "brain"] if vocabulary.name == "brain" else []
+    for around in (known, brain):
+        faces = {label: candidate.contacts.between(whole, [label]) for label in around}
+        most = max(faces, key=lambda label: faces[label], default=0)
+        if faces.get(most):
+            return [most]
+    return known
