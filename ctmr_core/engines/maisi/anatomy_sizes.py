@@ -97,7 +97,10 @@ def condition_vector(
     slots = [list(SIZE_SLOTS).index(name) for name in asked]
     values = np.array(list(asked.values()), np.float64)
     if not len(known):
-        raise EngineError("no known anatomy sizes to complete the ones asked for", fix="give all ten sizes")
+        raise EngineError(
+            "no known anatomy sizes to complete the ones asked for",
+            fix="fetch them (`ctmr models pull VARIANT --masks`), or give all ten sizes",
+        )
     distance = np.abs(known[:, slots] - values).sum(axis=1)
     order = np.argsort(distance, kind="stable")
     rules = mask_behaviour(compat)
