@@ -98,9 +98,7 @@ def list_(root: RootOption = None, as_json: JsonOption = False) -> None:
         print_json({"root": str(folder), "variants": variants})
         return
     for name, files in states.items():
-        there = [state for state in files if state.status != "missing"] or files
-        licences = ", ".join(dict.fromkeys(name for state in there for name in state.licences)) or "trained here from nothing"
-        console.print(Text.assemble((name, "bold"), f"  {licences}"), soft_wrap=True)
+        console.print(Text.assemble((name, "bold"), f"  {_licences(files)}"), soft_wrap=True)
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 2))
         for state in files:
             size = f"{state.size / 1e6:,.1f} MB" if state.size else ""
@@ -353,6 +351,14 @@ def _parts(masks: bool, bank: bool) -> tuple[Part, ...]:
     if bank:
         parts.append("bank")
     return tuple(parts)
+
+
+def _licences(files: list[FileState]) -> str:
+    """The licences of the files that are there (or of all, where none is), and which of them stand under none."""
+    there = [state for state in files if state.status != "missing"] or files
+    names = ", ".join(dict.fromkeys(name for state in there for name in state.licences))
+    own = ", ".join(state.path.name for state in there if not state.licences)
+    return "; ".join(part for part in (names, own and f"of your own: {own}") if part)
 
 
 def _described(state: FileState) -> dict[str, Any]:

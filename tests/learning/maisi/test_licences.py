@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from ctmr_core.cases.case import Case
 from ctmr_core.engines import load_engine
@@ -16,6 +17,7 @@ from ctmr_core.engines.maisi.identity import weights_digest
 from ctmr_core.learning.maisi.base import write_models
 from ctmr_core.learning.maisi.controlnet import ControlNetTask
 from ctmr_core.learning.maisi.diffusion import DiffusionTask
+from pipelines.cli.main import app
 from tests.learning.maisi.conftest import IMAGE_NETWORKS, shrunken
 from tests.learning.maisi.test_training import settings
 
@@ -46,6 +48,8 @@ def test_what_is_trained_from_weights_that_were_trained_from_nothing_is_not_nvid
     assert licences(own) == {"autoencoder": [], "diff": [], "controlnet": []}
     assert licences_in("rflow-ct", own) == ()
     assert json.loads((own / "training.json").read_text())["licences_of_weights"] == []
+    listed = CliRunner().invoke(app, ["models", "list", "--root", str(with_controlnet)], env={"COLUMNS": "200"}).output
+    assert f"{NVIDIA}; of your own: diff_unet_3d_rflow-ct.pt, controlnet_3d_rflow-ct.pt" in listed
     assert {state.status for state in file_states("rflow-ct", own)} == {"trained"}, "whoever trained them, in which folder"
     # written again, as by a training that had ended: nothing changes
     trained(with_controlnet, own, "autoencoder")
