@@ -89,13 +89,16 @@ def condition_vector(
 ) -> np.ndarray:
     """A complete size vector, float64 [10], that has the sizes asked for and is plausible in the others.
 
-    known: float64 [n, 10], see ``read_known_sizes``. The distance is the sum of absolute differences over the structures
-    asked for, -1 being a value like any other. rng: chooses among the 16 nearest; None takes the nearest.
+    known: float64 [n, 10], see ``read_known_sizes``; none are needed where all ten sizes are asked for. The distance is the sum
+    of absolute differences over the structures asked for, -1 being a value like any other. rng: chooses among the 16 nearest;
+    None takes the nearest.
     compat: the first nearest, with its tumours.
     """
     asked = check_sizes(sizes)
     slots = [list(SIZE_SLOTS).index(name) for name in asked]
     values = np.array(list(asked.values()), np.float64)
+    if not len(known) and len(asked) == N_SLOTS:
+        return values
     if not len(known):
         raise EngineError(
             "no known anatomy sizes to complete the ones asked for",

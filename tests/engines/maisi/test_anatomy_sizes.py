@@ -106,3 +106,11 @@ def test_known_sizes_are_read_and_damaged_files_named(tmp_path):
             read_known_sizes(file)
     with pytest.raises(EngineError, match="cannot be read"):
         read_known_sizes(tmp_path / "missing.json")
+
+
+def test_all_ten_sizes_need_no_known_ones():
+    sizes = {name: -1.0 if name == "liver" else 0.0 if index < 5 else -1.0 for index, name in enumerate(SIZE_SLOTS)}
+    vector = condition_vector(dict(reversed(sizes.items())), np.empty((0, 10)), np.random.default_rng(1))
+    assert vector.tolist() == list(sizes.values())
+    with pytest.raises(EngineError, match="give all ten sizes"):
+        condition_vector({"liver": 0.5}, np.empty((0, 10)))
