@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,9 @@ from pipelines.cli.options import DatasetArgument, JsonOption
 
 if TYPE_CHECKING:
     from ctmr_core.store import Snapshot
+    from ctmr_core.store.snapshot_diff import Distribution
+
+SCORE = "score "  # begins the names of scores among the numbers that are compared
 
 snapshot_app = typer.Typer(
     name="snapshot",
@@ -128,9 +132,24 @@ def diff(
     for what, values in found.strata.items():
         for value, (old, new) in values.items():
             table.add_row(what, Text(value), f"{old:,}", f"{new:,}", "")
-    for name, change in found.distributions.items():
+    shown = most_moved(found.distributions)
+    for name, change in shown.items():
         table.add_row("median", Text(name), _median(change.before), _median(change.after), f"{change.shift:.2f}")
     console.print(table)
+    if more := len(found.distributions) - len(shown):
+        console.print(
+            Text(f"{more:,} more scores differ: --json has all, `ctmr quality drift` says what is no chance", "dim"),
+            soft_wrap=True,
+        )
+
+
+def most_moved(distributions: Mapping[str, Distribution], most: int = 20) -> dict[str, Distribution]:
+    """All numbers but the scores, and of these the ``most`` that moved furthest, those that both snapshots have first."""
+    scores = [name for name in distributions if name.startswith(SCORE)]
+    both = {name: None not in (distributions[name].before, distributions[name].after) for name in scores}
+    ranked = sorted(scores, key=lambda name: (not both[name], -distributions[name].shift, name))
+    kept = {*ranked[:most], *(name for name in distributions if name not in both)}
+    return {name: change for name, change in distributions.items() if name in kept}
 
 
 @snapshot_app.command()

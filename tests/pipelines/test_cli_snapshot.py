@@ -11,7 +11,9 @@ from typer.testing import CliRunner
 
 from ctmr_core.store import Dataset, FailureRecord, RunLock, commit, create_snapshot, record_failure, seal, status
 from ctmr_core.store.runs import RunRecord, write_run
+from ctmr_core.store.snapshot_diff import Distribution
 from pipelines.cli.main import app
+from pipelines.cli.snapshot import most_moved
 from tests.store.store_maker import make_case, make_dataset, manifest_of, write_case
 
 
@@ -23,6 +25,14 @@ def run(*arguments: object, code: int = 0) -> str:
 
 def answer_of(*arguments: object) -> Any:
     return json.loads(run(*arguments, "--json"))
+
+
+def test_of_hundreds_of_scores_a_comparison_shows_those_that_moved_most() -> None:
+    one = (0.0, 0.0, 0.0)
+    numbers = {f"score a/{i}": Distribution(one, one, i / 100) for i in range(30)}
+    numbers |= {"score gone/x": Distribution(one, None, 1.0), "lesions per case": Distribution(one, one, 0.01)}
+    shown = most_moved(numbers, most=5)
+    assert list(shown) == [*(f"score a/{i}" for i in range(25, 30)), "lesions per case"]
 
 
 def test_two_nights_are_kept_and_compared(tmp_path: Path) -> None:
