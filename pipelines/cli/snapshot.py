@@ -137,10 +137,8 @@ def diff(
         table.add_row("median", Text(name), _median(change.before), _median(change.after), f"{change.shift:.2f}")
     console.print(table)
     if more := len(found.distributions) - len(shown):
-        console.print(
-            Text(f"{more:,} more scores differ: --json has all, `ctmr quality drift` says what is no chance", "dim"),
-            soft_wrap=True,
-        )
+        text = f"{more:,} more scores differ: --json has all, `ctmr quality drift` says what is no chance"
+        console.print(Text(text, "dim"), soft_wrap=True)
 
 
 def most_moved(distributions: Mapping[str, Distribution], most: int = 20) -> dict[str, Distribution]:
