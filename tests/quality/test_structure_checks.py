@@ -175,6 +175,22 @@ def test_pieces_of_an_organ_the_view_cuts_count_as_one_where_they_reach_its_face
     assert share(left, right, loose, body="template:t") is None
 
 
+def test_a_lesion_holds_the_pieces_of_its_organ_together():
+    voxels = np.zeros((40, 40, 30), np.uint8)
+    voxels[5:25, 5:15, 5:15] = 1
+    label_map = LabelMap(voxels, np.diag([4.0, 4.0, 4.0, 1.0]), load_vocabulary("maisi"))
+    case = Case.model_construct(case_id="a", body="parametric:torso", sequences=("ct",), checks={}, center="", lesions=())
+
+    def share(between: int) -> float:
+        parted = voxels.copy()
+        parted[10:13, 5:15, 5:15] = between
+        parted[30:33, 5:15, 5:15] = 26  # another lesion, elsewhere
+        return ComponentsCheck().measure(Candidate(case, dataclasses.replace(label_map, voxels=parted), {}))["liver"]
+
+    assert share(between=26) == 1.0
+    assert share(between=200) == pytest.approx(12 / 17)
+
+
 def test_a_lesion_outside_its_organ_is_named():
     def place(voxels, ids):
         x, y, z = np.median(np.argwhere(voxels == ids["left gluteus maximus"]), axis=0).astype(int)
