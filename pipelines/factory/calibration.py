@@ -14,6 +14,7 @@ import numpy as np
 
 from ctmr_core.cases.case import Case
 from ctmr_core.store import Dataset
+from ctmr_core.worker_processes import end_with_parent
 from pipelines.factory.activity import Activity
 from pipelines.factory.estimate import EstimateError, Kind, Measurements, count, from_outcomes
 from pipelines.factory.work import ActorSettings, CaseOutcome, WorkUnit
@@ -49,7 +50,7 @@ def calibrate(
         Dataset.create(Path(folder) / "dataset")
         settings = ActorSettings(str(Path(folder) / "dataset"), library, device, threads, segmenters=segmenters)
         context = multiprocessing.get_context("spawn")  # its memory is measured: it must not inherit ours
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
+        with ProcessPoolExecutor(1, mp_context=context, initializer=end_with_parent) as pool:
             try:
                 outcomes, peak, gpu_peak = pool.submit(_make, settings, tuple(cases)).result()
             except BrokenProcessPool as error:

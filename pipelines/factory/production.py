@@ -55,7 +55,10 @@ class StorageHaltError(StoreError):
 
 @dataclass
 class Trial:
-    """A case on its way: the attempt at hand and what the earlier ones came to. record: what was committed in the end."""
+    """A case on its way: the attempt at hand and what the earlier ones came to. record: what was committed in the end.
+
+    out_of_memory: the last error was that. starved: the attempt at hand had it before, and is made again as it was.
+    """
 
     case: Case
     attempt: int = 0
@@ -64,6 +67,8 @@ class Trial:
     stages: dict[str, float] = field(default_factory=dict)
     cpu_wait: float = 0.0
     errors: list[str] = field(default_factory=list)
+    out_of_memory: bool = False
+    starved: bool = False
     last_traceback: str = ""
     record: CommitRecord | None = None
 
@@ -320,15 +325,24 @@ class Workshop:
     def _keep_error(trial: Trial, error: Exception) -> None:
         trial.errors.append(f"{type(error).__name__}: {error}".splitlines()[0])
         trial.last_traceback = "".join(traceback.format_exception(error))
+        trial.out_of_memory = isinstance(error, MemoryError)
 
     def _again(self, trial: Trial) -> None:
         """The next attempt, with other random draws."""
         self._activity.leave(trial.case.case_id)
         trial.attempt += 1
+        trial.starved = False
 
     def _after_error(self, trial: Trial) -> CaseOutcome | None:
-        """None asks for another attempt; after the last one the case is recorded as failed."""
+        """None asks for another attempt; after the last one the case is recorded as failed.
+
+        Want of memory tells of the machine, not of the draws: the same attempt is made once more, so the case stays the same.
+        """
         self._watcher.attempt(trial.case, trial.attempt, "failed", trial.errors[-1])
+        if trial.out_of_memory and not trial.starved:
+            self._activity.leave(trial.case.case_id)
+            trial.starved = True
+            return None
         if not trial.is_last:
             self._again(trial)
             return None

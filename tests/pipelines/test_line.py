@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -166,3 +167,27 @@ def test_a_manifest_is_turned_into_cases_without_keeping_them(tmp_path: Path) ->
         assert [case.body_seed for case in backlog.cases()] == [i for i in range(50) if i % 7]
         assert (backlog.to_do, backlog.done) == (42, 8)
         assert not any(isinstance(value, list | tuple) and len(value) > 5 for value in vars(backlog).values())
+
+
+def test_a_case_that_ran_out_of_memory_is_made_again_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(name: str, plan: dict[str, object] | None = None) -> tuple[CaseOutcome, str | None]:
+        monkeypatch.delenv("CTMR_FAULTS", raising=False)
+        if plan is not None:
+            drill = tmp_path / f"{name}.json"
+            drill.write_text(json.dumps({"case-000": plan}), encoding="utf-8")
+            monkeypatch.setenv("CTMR_FAULTS", str(drill))
+        dataset = Dataset.create(tmp_path / name, None)
+        workshop = Workshop(ActorSettings(dataset.uri))
+        (outcome,) = workshop.make_unit(WorkUnit((blocks_case(0, max_attempts=2),)), threading.Event()).outcomes
+        workshop.close()
+        dataset.refresh()
+        digests = dataset.catalog.to_table(columns=["content_digest"])["content_digest"].to_pylist()
+        return outcome, digests[0] if digests else None
+
+    calm, digest = made("calm")
+    for stage in ("render", "commit"):
+        starved, same = made(f"starved-{stage}", {"0": f"memory@{stage}", "once": True})
+        assert (starved.status, starved.attempts, same) == ("accepted", calm.attempts, digest)
+    hungry, none = made("hungry", {"*": "memory@render"})
+    assert (hungry.status, hungry.attempts, none) == ("failed", 2, None)
+    assert hungry.reason.startswith("MemoryError")
