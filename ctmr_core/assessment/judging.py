@@ -23,6 +23,7 @@ from ctmr_core.assessment.verdicts import JUDGED, judge_table
 from ctmr_core.quality.policy import Policy, document_of
 from ctmr_core.store.dataset import Dataset
 from ctmr_core.store.storage import Storage, json_bytes
+from ctmr_core.worker_processes import end_with_parent
 
 _CHUNK = 8192  # rows a process judges at a time: some seconds of work, some 10 MB
 _KEPT_EVERY = 256  # measured cases after which they are written down, so that an interrupted run goes on there
@@ -121,7 +122,7 @@ class _Workers:
     def __enter__(self) -> _Workers:
         if self._workers > 1:
             spawned = multiprocessing.get_context("spawn")  # tensorstore and torch do not survive a fork
-            self._pool = ProcessPoolExecutor(self._workers, spawned, _begin, self._start)
+            self._pool = ProcessPoolExecutor(self._workers, spawned, _begin_process, self._start)
         else:
             _begin(*self._start)
         return self
@@ -144,6 +145,11 @@ class _Workers:
 
 
 _WORKER: dict[str, Any] = {}  # what a process needs for its tasks; set once by _begin
+
+
+def _begin_process(storage: Storage, policy: Policy) -> None:
+    end_with_parent()
+    _begin(storage, policy)
 
 
 def _begin(storage: Storage, policy: Policy) -> None:

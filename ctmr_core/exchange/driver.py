@@ -30,6 +30,7 @@ from ctmr_core.exchange.journal import (
 )
 from ctmr_core.exchange.planning import plan_export
 from ctmr_core.store import Dataset
+from ctmr_core.worker_processes import end_with_parent
 
 SCHEMA = 1
 _AHEAD = 2  # units handed out per worker: the next one is there when a worker is done, and no more is held
@@ -253,6 +254,7 @@ _worker: list[_Writer] = []  # of this process
 
 
 def _begin_worker(dataset: Dataset, exporter: Exporter, out: Path, scratch: Path) -> None:
+    end_with_parent()
     _worker[:] = [_Writer(dataset, exporter, out, scratch)]
 
 
