@@ -74,7 +74,7 @@ def segmentation(
     Ctrl-C: a checkpoint is written and the command ends; the same command goes on from there. So it does after a crash.
     Exit code 1 when the training failed or was stopped.
 
-    Example: `ctmr train segmentation manifests/training/torso.yaml --out runs/torso --workers 2`
+    Example: `ctmr train segmentation manifests/training/segmentation.yaml --out runs/torso --workers 2`
     """
     from pipelines.flows.train_options import TrainOptions
 
@@ -121,7 +121,7 @@ def validate(
 ) -> None:
     """Score a trained segmentation network on whole volumes: Dice and HD95 by class.
 
-    Example: `ctmr train validate runs/torso manifests/training/torso.yaml --out runs/torso/test`
+    Example: `ctmr train validate runs/torso manifests/training/segmentation.yaml --out runs/torso/test`
     """
     from ctmr_core.errors import LearningError
     from ctmr_core.learning.segmentation.config import load_segmentation_config
