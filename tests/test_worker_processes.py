@@ -9,17 +9,22 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from ctmr_core.assessment import judging
+from ctmr_core.exchange import driver
+from ctmr_core.quality.policy import load_policy
+from ctmr_core.store import open_storage
+
 PATIENCE = 60.0
-#: An export's pool at work, as a killed command leaves it. Prints the id of its worker.
+#: A pool at work, as a killed command leaves it. Prints the id of its worker.
 PROGRAM = """
 import multiprocessing, os, time
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
-from ctmr_core.exchange.driver import _begin_worker
+from ctmr_core.worker_processes import end_with_parent
 
 if __name__ == "__main__":
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(1, context, _begin_worker, (None, None, Path(), Path()))
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent)
     print(pool.submit(os.getpid).result(), flush=True)
     pool.submit(time.sleep, 600).result()
 """
@@ -32,7 +37,7 @@ def is_alive(process: int) -> bool:
         return False
 
 
-def test_workers_of_a_killed_export_end(tmp_path: Path) -> None:
+def test_a_worker_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     with subprocess.Popen([sys.executable, "program.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
@@ -47,3 +52,14 @@ def test_workers_of_a_killed_export_end(tmp_path: Path) -> None:
     finally:
         if is_alive(worker):
             os.kill(worker, signal.SIGKILL)
+
+
+def test_exporting_and_judging_workers_begin_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+    for module in (driver, judging):
+        monkeypatch.setattr(module, "end_with_parent", lambda: begun.append(1))
+    monkeypatch.setattr(driver, "_worker", [])
+    monkeypatch.setattr(judging, "_WORKER", {})
+    driver._begin_worker(None, None, tmp_path, tmp_path)  # type: ignore[arg-type]
+    judging._begin_process(open_storage(tmp_path), load_policy("default"))
+    assert len(begun) == 2
