@@ -44,6 +44,7 @@ RUNS: dict[str, dict[str, list[dict[str, Any]]]] = {
     },
     "torso-mr": {
         "main": [source("torso_mr")],
+        "bodies-4": [source("torso_mr", "bodies-4")],
         "light": [source("torso_mr")],
         "with-t2": [source("torso_mr"), source("torso_mr", sequences=["mri_t2"])],
     },
@@ -52,15 +53,16 @@ RUNS: dict[str, dict[str, list[dict[str, Any]]]] = {
 CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "not-turned": {"augmentation": {"transforms": []}},  # without the random nods of the heads
     "no-t1-inverted": {"augmentation": {"invert": 0.5}},  # every other patch has its contrast reversed
+    "chest": {"intensity": {"ct_window": [-1000, 400]}},  # lungs are not as dark as air
     "light": {"augmentation": {"preset": "light", "transforms": []}},
 }
 #: Datasets of a proof and how many cases of each recipe are made (None: all). The first is the one the baselines are made from.
 DATASETS: dict[str, dict[str, int | None]] = {
     "brain": {"head_templates": None, "head_parametric": 18},
     "torso": {"torso": None, "torso_one_scanner": 18, "torso_chest": 18},
-    "torso-mr": {"torso_mr": 24},
+    "torso-mr": {"torso_mr": 18},
 }
 #: Updates of the run ``main`` and of every other.
-STEPS = {"brain": (1800, 900), "torso": (2200, 400), "torso-mr": (700, 400)}
+STEPS = {"brain": (1800, 900), "torso": (2200, 400), "torso-mr": (500, 300)}
 #: Patch of the runs that are not ``main``, where it is another.
 SHORT_PATCH = {"brain": [48, 48, 48], "torso": [48, 48, 48]}
