@@ -26,13 +26,15 @@ def norms() -> dict[tuple[str, str], tuple[float, float]]:
 
 
 class VolumesCheck(ScoredCheck):
-    """The volume of each structure lies within what adults have. Structures cut by the field of view may be smaller.
+    """The volume of each structure lies within what adults have. Those that the field of view cuts, or that a lesion touches and
+    may have taken from, may be smaller.
 
     The score of a structure is 0 in the middle of its norm, -1 at the lower and 1 at the upper end, on a logarithmic scale, so
-    one threshold serves all. Lesions take from their host and are not judged here.
+    one threshold serves all. Lesions are not judged here.
     """
 
     name = "volumes"
+    version = "2"
     #: The table already spans 4 SD; ``far`` leaves another 10 % of the logarithmic range for small and large people.
     thresholds: ClassVar[Thresholds] = {"far": 1.1, "outside": 0.0}
 
@@ -41,13 +43,16 @@ class VolumesCheck(ScoredCheck):
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
         vocabulary, scores = candidate.label_map.vocabulary.name, {}
+        labels = candidate.label_map.vocabulary
+        lesions = [s.id for s in candidate.structures.values() if labels.label(s.id).group == "lesion"]
         for name, structure in candidate.structures.items():
             limits = norms().get((vocabulary, name))
             if limits is None or structure.voxels < _SMALLEST:
                 continue
             low, high = limits
             place = 2 * log(structure.ml / low) / log(high / low) - 1
-            scores[name] = place if structure.whole else max(place, 0.0)
+            untouched = structure.whole and not (lesions and candidate.contacts.between([structure.id], lesions))
+            scores[name] = place if untouched else max(place, 0.0)
         return scores
 
     def decide(self, case: Case, scores: Mapping[str, float], limits: Mapping[str, float]) -> list[str]:
