@@ -63,6 +63,6 @@ DATASETS: dict[str, dict[str, int | None]] = {
     "torso-mr": {"torso_mr": 18},
 }
 #: Updates of the run ``main`` and of every other.
-STEPS = {"brain": (1800, 900), "torso": (2200, 400), "torso-mr": (500, 300)}
+STEPS = {"brain": (1800, 900), "torso": (2200, 400), "torso-mr": (1200, 700)}
 #: Patch of the runs that are not ``main``, where it is another.
 SHORT_PATCH = {"brain": [48, 48, 48], "torso": [48, 48, 48]}
