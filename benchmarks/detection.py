@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from clean_volumes import SEED, clean_volumes, real_library
 from defects import DEFECTS, SEVERITIES, Body
 from scipy import stats
 
@@ -77,7 +78,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=1, help="seed of the first body")
     parser.add_argument("--kinds", nargs="*", default=list(DEFECTS), choices=list(DEFECTS), metavar="KIND")
     parser.add_argument("--clean", type=int, default=0, help="volumes of the recipes, for the rate of false alarms")
-    parser.add_argument("--clean-seed", type=int, default=20_000, help="of these volumes; another seed draws other people")
+    parser.add_argument("--clean-seed", type=int, default=SEED, help="of these volumes; another seed draws other people")
     parser.add_argument("--real-data", type=Path)
     parser.add_argument("--keep", type=Path, help="file of judgements (JSON Lines), to go on from")
     parser.add_argument("--json", action="store_true")
@@ -111,8 +112,6 @@ def judge_defects(found: Found, number: int, first: int, kinds: Iterable[str]) -
 
 def judge_clean(found: Found, number: int, seed: int, real_data: Path | None) -> None:
     """So many volumes of the recipes as they are."""
-    from clean_volumes import clean_volumes, real_library
-
     with tempfile.TemporaryDirectory() as work:
         library = real_library(Path(work), real_data) if real_data else None
         for name, candidate in islice(clean_volumes(library, seed), number):

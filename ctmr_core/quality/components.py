@@ -105,7 +105,7 @@ def _largest_share(labels: np.ndarray, own: int, lesions: list[int], faces: list
     """Share of the largest piece of label ``own`` in a crop; pieces on ``faces`` count as one, lesions connect."""
     structure = labels == own
     pieces = cc3d.connected_components(structure | np.isin(labels, lesions) if lesions else structure, connectivity=26)
-    sizes = np.bincount(pieces[structure])[1:] if lesions else cc3d.statistics(pieces)["voxel_counts"][1:]
+    sizes = np.bincount(pieces[structure])[1:]
     open_pieces = np.unique(np.concatenate([np.unique(pieces[face]) for face in faces])) if faces else np.empty(0, np.intp)
     open_pieces = open_pieces[open_pieces <= len(sizes)]  # the others are lesions alone
     joined = sizes[open_pieces[open_pieces > 0] - 1].sum()

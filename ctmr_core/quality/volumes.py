@@ -42,11 +42,10 @@ class VolumesCheck(ScoredCheck):
         return shows_anatomy(case)
 
     def measure(self, candidate: Candidate) -> dict[str, float]:
-        vocabulary, scores = candidate.label_map.vocabulary.name, {}
-        labels = candidate.label_map.vocabulary
-        lesions = [s.id for s in candidate.structures.values() if labels.label(s.id).group == "lesion"]
+        vocabulary, scores = candidate.label_map.vocabulary, {}
+        lesions = [s.id for s in candidate.structures.values() if vocabulary.label(s.id).group == "lesion"]
         for name, structure in candidate.structures.items():
-            limits = norms().get((vocabulary, name))
+            limits = norms().get((vocabulary.name, name))
             if limits is None or structure.voxels < _SMALLEST:
                 continue
             low, high = limits

@@ -13,7 +13,7 @@ from ctmr_core.quality import settings
 from ctmr_core.quality.policy import Policy, checks_of
 
 _STEPS = (0.01, 0.02, 0.05, 0.1, 0.2)  # changes of one threshold that are tried
-_ORDERS = 10.0  # from this ratio of its ends on a range is a matter of factors, not of differences
+_WIDE = 10.0  # from this ratio of its ends on a range is a matter of factors, not of differences
 _REACH = 40.0  # spreads from the median within which a threshold is looked for
 _HALVINGS = 24
 
@@ -100,7 +100,7 @@ def _scale(limits: Mapping[str, float], name: str) -> float:
     stem, _, end = name.rpartition("_")
     mine = limits[name]
     other = limits.get(f"{stem}_{'high' if end == 'low' else 'low'}") if end in ("low", "high") else None
-    if other is None or (min(mine, other) > 0 and max(mine, other) > _ORDERS * min(mine, other)):
+    if other is None or (min(mine, other) > 0 and max(mine, other) > _WIDE * min(mine, other)):
         return abs(mine)
     return abs(other - mine)
 

@@ -19,6 +19,7 @@ from ctmr_core.cases.case import Case
 from ctmr_core.engines import Engine, load_engine
 from ctmr_core.engines.bodies import label_map_of
 from ctmr_core.engines.licences import licences_of
+from ctmr_core.engines.out_of_memory import is_out_of_memory
 from ctmr_core.errors import IntegrityError, StoreError
 from ctmr_core.quality.agreement import read_segmenters
 from ctmr_core.quality.base import Candidate, Verdict
@@ -325,7 +326,7 @@ class Workshop:
     def _keep_error(trial: Trial, error: Exception) -> None:
         trial.errors.append(f"{type(error).__name__}: {error}".splitlines()[0])
         trial.last_traceback = "".join(traceback.format_exception(error))
-        trial.out_of_memory = isinstance(error, MemoryError)
+        trial.out_of_memory = is_out_of_memory(error)
 
     def _again(self, trial: Trial) -> None:
         """The next attempt, with other random draws."""

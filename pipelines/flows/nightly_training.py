@@ -71,9 +71,10 @@ def _begin(
     settings: NightlyOptions, train: ThenTrain, records: TrainingRecords, snapshot: str, run_id: str, again: bool
 ) -> TrainingRecord:
     folder = options_for(settings, train, snapshot).folder
-    record = records.get(snapshot) or TrainingRecord(
-        snapshot=snapshot, state="begun", folder=folder, weights=_weights_for(train, records, snapshot), begun=_now()
-    )
+    record = records.get(snapshot)
+    if record is None:
+        weights = records.last_weights(besides=snapshot) if train.carry_on else None
+        record = TrainingRecord(snapshot=snapshot, state="begun", folder=folder, weights=weights, begun=_now())
     if record.over and not again:
         return record
     if record.attempts >= settings.attempts and not again:
@@ -84,12 +85,6 @@ def _begin(
     attempts = 1 if again and record.over else record.attempts + 1
     changes = {"state": "begun", "attempts": attempts, "flow_run": run_id, "problem": None, "ended": None}
     return records.write(record.model_copy(update=changes))
-
-
-def _weights_for(train: ThenTrain, records: TrainingRecords, snapshot: str) -> str | None:
-    """The weights that a new training carries on with."""
-    last = records.last_finished(snapshot) if train.carry_on else None
-    return None if last is None else last.trained
 
 
 def _ended(

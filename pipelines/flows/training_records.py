@@ -67,10 +67,14 @@ class TrainingRecords:
         except FileNotFoundError:
             return None
 
-    def last_finished(self, before: str) -> TrainingRecord | None:
-        """The training that ended last, but for that on snapshot ``before``; None if none has."""
-        finished = [record for record in self.all().values() if record.state == "finished" and record.snapshot != before]
-        return max(finished, key=lambda record: (record.begun, record.snapshot), default=None)
+    def last_weights(self, besides: str) -> str | None:
+        """File with the weights of the training that finished last, but for that on snapshot ``besides``; None if none has."""
+        ended = {
+            record.ended: record.trained
+            for record in self.all().values()
+            if record.state == "finished" and record.snapshot != besides and record.ended and record.trained
+        }
+        return ended[max(ended)] if ended else None
 
     def write(self, record: TrainingRecord) -> TrainingRecord:
         self.storage.write(f"{self._folder}/{record.snapshot}.json", record.model_dump_json(indent=1).encode())

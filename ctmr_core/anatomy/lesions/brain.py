@@ -109,8 +109,8 @@ def glioma(
     limit = np.sort(score[around])[-max(volume, 1)]
     necrosis = around & (score >= limit)
     white = np.isin(voxels[box], _WHITE_MATTER[side]) & ~around
-    whole = (_PART_DIAMETER[BRAIN_TUMOR_PARTS[2]] / _PART_DIAMETER[BRAIN_TUMOR_PARTS[1]]) ** 3
-    oedema = _creep(white, around, round((whole - 1) * int(around.sum())), core_mm, spacing, rng)
+    outside_core = _PART_DIAMETER[BRAIN_TUMOR_PARTS[2]] ** 3 - 1
+    oedema = _creep(white, around, round(outside_core * int(around.sum())), core_mm, spacing, rng)
     parts = {}
     for name, mask in zip(BRAIN_TUMOR_PARTS, (necrosis, around & ~necrosis, oedema), strict=True):
         parts[name] = np.zeros(voxels.shape, bool)
@@ -128,12 +128,6 @@ def _creep(
     away = distance_outside(core, spacing)
     uneven = smooth_noise(core.shape, spacing, max(core_mm / 2, 6.0), rng)
     order = away / (1 + 0.35 * np.clip(uneven, -2.0, 2.0))
-    order[~white | (away > _OEDEMA_REACH * core_mm)] = np.inf
-    reachable = np.flatnonzero(np.isfinite(order))
-    oedema = np.zeros(core.shape, bool)
-    if reachable.size <= wanted:
-        oedema.ravel()[reachable] = True
-    else:
-        nearest = np.argpartition(order.ravel()[reachable], wanted)[:wanted]
-        oedema.ravel()[reachable[nearest]] = True
-    return oedema
+    reachable = white & (away <= _OEDEMA_REACH * core_mm)
+    nearest = np.sort(order[reachable])[:wanted]
+    return reachable & (order <= (nearest[-1] if nearest.size else -np.inf))

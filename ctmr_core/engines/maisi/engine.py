@@ -90,11 +90,6 @@ class MaisiEngine:
         trained = variant(self.name).modalities
         return frozenset(name for name, code in MODALITY_CODES.items() if code in trained and code != 0)
 
-    @property
-    def licences(self) -> tuple[str, ...]:
-        """Licences of the weights in the models folder."""
-        return licences_in(self.name, self.root)
-
     def licences_of(self, case: Case) -> tuple[str, ...]:
         """Licences of the weights that make ``case``, kept with its volume in the catalog."""
         return licences_in(self.name, self._source(read_parameters(case.engine_parameters)).root)

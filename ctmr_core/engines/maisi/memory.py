@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
+from ctmr_core.engines.out_of_memory import is_out_of_memory
 from ctmr_core.errors import EngineError
 
 LOG = logging.getLogger(__name__)
@@ -139,11 +140,6 @@ def decode_within_memory(
         found=f"windows tried: {', '.join(str(decoding.window) for decoding in fallen)}",
         fix="render smaller volumes, or on a device with more memory; engine_parameters decode sets a window by hand",
     )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this is torch's way of saying so: its own error on CUDA, a plain RuntimeError of the allocator on CPUs."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def release_memory() -> None:

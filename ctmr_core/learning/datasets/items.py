@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,9 +34,7 @@ def make_item(
     image = np.empty((len(images), *shape), np.float32)
     for channel, voxels in enumerate(images):
         image[channel] = voxels
-    mapped = labels if table is None else _mapped(labels, table)
-    label = _c_order(mapped.astype(np.int32) if mapped.dtype == np.uint16 else mapped)  # PyTorch computes little with uint16
-    return item_of(image, label, affine, facts)
+    return item_of(image, training_ids(_c_order(labels), table), affine, facts)
 
 
 def item_of(image: np.ndarray, label: np.ndarray, affine: np.ndarray, facts: dict[str, Any]) -> dict[str, Any]:
@@ -45,21 +43,14 @@ def item_of(image: np.ndarray, label: np.ndarray, affine: np.ndarray, facts: dic
 
 
 def training_ids(labels: np.ndarray, table: np.ndarray | None) -> np.ndarray:
-    """``table[labels]`` for labels [x, y, z] in C order; integers that PyTorch computes with."""
+    """``table[labels]``, or ``labels`` without a table, for labels [x, y, z] in C order; integers that PyTorch computes with."""
     if table is None:
-        return labels.astype(np.int32) if labels.dtype == np.uint16 else labels
-    if labels.dtype != np.uint8 or len(table) != 256:
-        return table[labels]
-    return np.frombuffer(bytearray(labels.data).translate(table.tobytes()), np.uint8).reshape(labels.shape)
-
-
-def _mapped(labels: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """``table[labels]``, for bytes in a quarter of its time; read-only or in another memory order."""
-    if labels.dtype != np.uint8 or len(table) != 256:
-        return table[labels]
-    order: Literal["C", "F"] = "F" if labels.flags.f_contiguous else "C"
-    data = labels.tobytes(order).translate(table.tobytes())
-    return np.frombuffer(data, np.uint8).reshape(labels.shape, order=order)
+        mapped = labels
+    elif labels.dtype == np.uint8 and len(table) == 256:  # a quarter of the time
+        mapped = np.frombuffer(bytearray(labels.data).translate(table.tobytes()), np.uint8).reshape(labels.shape)
+    else:
+        mapped = table[labels]
+    return mapped.astype(np.int32) if mapped.dtype == np.uint16 else mapped
 
 
 def _c_order(voxels: np.ndarray) -> np.ndarray:

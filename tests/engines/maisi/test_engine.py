@@ -21,6 +21,7 @@ from ctmr_core.engines import engine_names, load_engine
 from ctmr_core.engines.maisi import decoder as decoder_module
 from ctmr_core.engines.maisi import digests as digests_module
 from ctmr_core.engines.maisi.engine import MaisiEngine
+from ctmr_core.engines.maisi.hub import licences_in
 from ctmr_core.engines.maisi.variants import VARIANTS
 from ctmr_core.errors import EngineError
 from ctmr_core.quality.registry import check_names
@@ -269,9 +270,9 @@ def test_weights_that_vanish_while_an_engine_is_open_are_missed(weights, tmp_pat
         engine.validate(torso())
 
 
-def test_licences_go_with_the_engine():
-    assert load_engine("rflow-ct").licences == ("NVIDIA Open Model License",)
-    assert load_engine("rflow-mr").licences == ("NVIDIA OneWay Noncommercial License (22 March 2022)",)
+def test_licences_go_with_the_engine(tmp_path):
+    assert licences_in("rflow-ct", tmp_path) == ("NVIDIA Open Model License",)
+    assert licences_in("rflow-mr", tmp_path) == ("NVIDIA OneWay Noncommercial License (22 March 2022)",)
 
 
 def test_a_device_that_runs_out_of_memory_decodes_in_smaller_windows(models, monkeypatch):
