@@ -9,6 +9,7 @@ import torch
 from ctmr_core.errors import LearningError
 from ctmr_core.learning.training import Report, TrainingSettings, fit, load_checkpoint
 from ctmr_core.learning.training.board import read_metrics
+from ctmr_core.learning.training.optimizing import Precision
 from tests.learning.training.lines import Duel, Line
 
 
@@ -206,6 +207,19 @@ def test_bf16_on_a_cpu_where_asked(tmp_path: Path) -> None:
     assert set(seen) == {torch.bfloat16}
     with pytest.raises(LearningError, match="fp16 needs a GPU"):
         fit(Watched(), settings(steps=2, precision="fp16", device="cpu"), tmp_path / "other")
+
+
+@pytest.mark.parametrize(("capabilities", "chosen"), [({"amx_bf16": True}, "bf16"), ({"amx_bf16": False}, "float32"), ({}, "float32")])
+def test_auto_is_bf16_on_a_cpu_that_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], chosen: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert Precision("auto", torch.device("cpu")).name == chosen
+
+
+def test_auto_is_float32_where_pytorch_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert Precision("auto", torch.device("cpu")).name == "float32"
 
 
 def test_schedules() -> None:
