@@ -20,6 +20,7 @@ def settings(**changes: Any) -> TrainingSettings:
         "validate_every": 4,
         "optimizer": {"learning_rate": 0.05},
         "logging": {"every": 3, "tensorboard": False},
+        "precision": "float32",
     }
     return TrainingSettings.model_validate({**fields, **changes})
 
@@ -209,7 +210,9 @@ def test_bf16_on_a_cpu_where_asked(tmp_path: Path) -> None:
         fit(Watched(), settings(steps=2, precision="fp16", device="cpu"), tmp_path / "other")
 
 
-@pytest.mark.parametrize(("capabilities", "chosen"), [({"amx_bf16": True}, "bf16"), ({"amx_bf16": False}, "float32"), ({}, "float32")])
+@pytest.mark.parametrize(
+    ("capabilities", "chosen"), [({"amx_bf16": True}, "bf16"), ({"amx_bf16": False}, "float32"), ({}, "float32")]
+)
 def test_auto_is_bf16_on_a_cpu_that_multiplies_it(
     monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], chosen: str
 ) -> None:
