@@ -141,6 +141,16 @@ def test_kidneys_have_cortex_outside_medulla(real_data: Path) -> None:
     assert 0.4 < cortex.size / kidney.sum() < 0.9
 
 
+def test_the_cord_ends_above_the_second_lumbar_vertebra(real_data: Path) -> None:
+    out = fine(real_data)
+    heights = np.arange(out.size[2])[None, None, :] * np.ones(out.size, int)
+    cord, disc = out.tissues == tissue_id("spinal_cord"), heights[out.voxels == 36].max()
+    assert cord.any()
+    assert heights[cord].min() >= disc
+    below = (out.voxels == 121) & (heights < disc)
+    assert (out.tissues[below] == tissue_id("csf_spinal")).all()
+
+
 def test_left_ventricle_is_thick_walled_and_lies_left_of_the_middle() -> None:
     x, y, z = (np.arange(90) * 1.5 - 67 for _ in range(3))
     ball = (x[:, None, None] / 62) ** 2 + (y[None, :, None] / 50) ** 2 + (z[None, None] / 52) ** 2 < 1

@@ -83,7 +83,7 @@ def test_a_recipe_is_planned_first() -> None:
     )
     online = OnlineDataset(recipe, 16, patches_per_case=1)
     assert len(online) == 2
-    assert {online.case_of(0, item).engine_identity for item in range(2)} == {"tissue/2"}
+    assert {online.case_of(0, item).engine_identity for item in range(2)} == {"tissue/3"}
 
 
 def test_a_manifest_without_fitting_cases_is_refused(manifest: Manifest) -> None:

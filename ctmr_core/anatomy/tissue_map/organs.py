@@ -11,6 +11,7 @@ _RIGHT_KIDNEY, _LEFT_KIDNEY, _HEART, _SPINAL_CORD, _BODY = 5, 14, 115, 121, 200
 _KIDNEY_ML = 160.0  # ICRP 89 reference man: 310 g for both
 _HEART_ML = 700.0  # heart and its blood, about 330 g + 370 mL (ICRP 89)
 _CORTEX_MM = 7.0  # renal cortex, 6-10 mm (Beland et al., AJR 2010)
+_BELOW_CORD = (33, 34, 35, 36)  # L5 to L2: the cord ends at the disc above L2 (Saifuddin et al., Spine 1998)
 _CORD_CSF_MM = 2.5  # subarachnoid space between cord and dura
 _CANAL_MM = 5.0  # from the labelled cord to the vertebral arch; the canal is 15-25 mm wide
 _LEFT_WALL_MM = 10.0  # left ventricle 6-12 mm, right ventricle 2-5 mm (Lang et al., J Am Soc Echocardiogr 2015)
@@ -27,10 +28,14 @@ def paint(canvas: Canvas) -> None:
 
 
 def _paint_spinal_canal(canvas: Canvas) -> None:
-    """Cord, the CSF around it, and epidural fat between the dura and the vertebral arches."""
+    """Cord, the CSF around it and below its end, and epidural fat between the dura and the vertebral arches."""
     for cord in canvas.structures((_SPINAL_CORD,)):
         if np.sort(canvas.spacing)[1] <= 2.0:
             cord.paint(cord.depth < _CORD_CSF_MM, "csf_spinal")
+        lumbar = canvas.box(_BELOW_CORD)
+        if lumbar is not None:
+            heights = np.arange(canvas.size[2])[cord.box[2]]
+            cord.paint((heights < lumbar[2].stop)[None, None, :], "csf_spinal")
     box = canvas.box((_SPINAL_CORD,), _CANAL_MM)
     if box is None:
         return

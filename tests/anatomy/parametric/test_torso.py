@@ -117,6 +117,17 @@ def test_vertebrae_climb_with_a_human_pitch(person) -> None:
     assert ((np.diff(heights) > 10) & (np.diff(heights) < 45)).all()
 
 
+def test_the_spinal_cord_is_labelled_as_totalsegmentator_does(person) -> None:
+    """The dural sac from the neck to S1; a real scan has 160-250 mm2 above the sacrum."""
+    _, label_map = person
+    area = (label_map.voxels == 121).sum(axis=(0, 1)) * label_map.spacing[0] * label_map.spacing[1]
+    levels = {label: np.flatnonzero((label_map.voxels == label).any(axis=(0, 1))) for label in (127, 33, 43)}
+    assert levels[127].min() <= np.flatnonzero(area).min() <= levels[127].max()
+    through = area[levels[33].min() : levels[43].max()]
+    assert 150 < np.median(through) < 260
+    assert through.min() > 80
+
+
 def test_ribs_descend_in_order_and_slope_forward(person) -> None:
     _, label_map = person
     centroids = _centroids(label_map)

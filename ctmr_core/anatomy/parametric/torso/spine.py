@@ -223,7 +223,9 @@ class Spine:
             return [(0.0, spine_y(z) - float(depth(np.array([z]))[0]) - 9.0, z, radius) for z in levels]
 
         self.canvas.paint(self.canvas.tube(line(8.6, -140.0, 440.0)), BODY, "visceral_fat")
-        self.canvas.paint(self.canvas.tube(line(7.9, -118.0, 440.0)), BODY, "csf_spinal")
+        # "spinal cord" is the dural sac down to S1, as TotalSegmentator draws it (180-250 mm2, below the end of the cord too)
+        self.canvas.paint(self.canvas.tube(line(7.9, -118.0, -94.0)), BODY, "csf_spinal")
+        self.canvas.paint(self.canvas.tube(line(7.9, -94.0, 440.0)), 121, "csf_spinal")
         self.canvas.paint(self.canvas.tube(line(4.6, 58.0, 440.0)), 121, "spinal_cord")
 
 
