@@ -4,13 +4,13 @@
     python benchmarks/usefulness.py torso --data DIR --out runs/proof-torso --runs main bodies-4 bodies-16
     python benchmarks/usefulness.py torso-mr --data DIR --out runs/proof-torso-mr
 
-DIR holds ``t1_brain`` and ``brain_label_maps``; or ``ct_abdomen``, ``ct_contrast_chest`` and ``ct_lung``; or ``mr_abdomen``.
-Plans and generates the datasets of ``manifests/usefulness``, keeps nested snapshots of 4, 16 and all bodies, trains one network
-after the other, each on one thread, and scores it on the real scan on the scan's own grid, with baselines that learn nothing
-beside, and on further real scans with few labels. No real image is trained on, and the last weights are scored, not those that
-happen to be best on the scan. Writes ``results.json``, ``results.md`` and ``figure.png`` into ``--out``; what is there is not
-made again, so the same command goes on where it was stopped. ``--quick``: two bodies and a few updates, to see that everything
-runs.
+DIR holds ``t1_brain``, ``flair_tumor`` and ``brain_label_maps``; or ``ct_abdomen``, ``ct_contrast_chest`` and ``ct_lung``; or
+``mr_abdomen``. Plans and generates the datasets of ``manifests/usefulness``, keeps nested snapshots of 4, 16 and all bodies,
+trains one network after the other, each on one thread, and scores it on the real scan on the scan's own grid, with baselines
+that learn nothing beside, and on further real scans with few labels. No real image is trained on, and the last weights are
+scored, not those that happen to be best on the scan. Writes ``results.json``, ``results.md`` and ``figure.png`` into ``--out``,
+and pictures of the scans into ``--out/runs``; what is there is not made again, so the same command goes on where it was stopped.
+``--quick``: two bodies and a few updates, to see that everything runs.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ import torch
 from ruamel.yaml import YAML
 from usefulness_baselines import baselines
 from usefulness_further import scored_further
+from usefulness_pictures import draw_scan, draw_unlabelled
 from usefulness_results import draw, tables
-from usefulness_runs import ALL, CHANGES, DATASETS, NESTED, RUNS, SHORT_PATCH, STEPS
+from usefulness_runs import ALL, CHANGES, DATASETS, NESTED, RUNS, SHORT_PATCH, STEPS, UNLABELLED
 
 from ctmr_core.learning.segmentation.config import SegmentationConfig
 from ctmr_core.learning.segmentation.predict import load_segmenter
@@ -134,6 +135,19 @@ class Proof:
             segmenter = load_segmenter(folder / LAST, "cpu")
             self._keep("further", run, scored_further(segmenter, sets, folder / "further"))
 
+    def draw_scans(self, run: str) -> None:
+        """``scan.png`` of the long run: the scan of the proof; ``unlabelled.png``: a scan that has no labels."""
+        folder, unlabelled = self.out / "runs" / run, UNLABELLED[self.name].get(run)
+        picture = folder / ("unlabelled.png" if unlabelled else "scan.png")
+        if picture.exists() or not (unlabelled or run == "main"):
+            return
+        segmenter = load_segmenter(folder / LAST, "cpu")
+        if unlabelled:
+            scan, sequence = unlabelled
+            draw_unlabelled(segmenter, self.data / scan, sequence, picture)
+        else:
+            draw_scan(segmenter, validation_sets(self.config(run, 1))[0].volume(0), picture)
+
     def _scores(self, summary: TrainingSummary, folder: Path) -> dict[str, Any]:
         frame = pd.read_parquet(sorted((folder / "validation").glob("step-*.parquet"))[-1])
         frame = frame[(frame.dataset == "real") & (frame.truth_ml > 0)]
@@ -184,6 +198,7 @@ def main() -> None:
     for run in runs:
         proof.train(run, long if run == "main" else short)
         proof.score_further(run)
+        proof.draw_scans(run)
     proof.baselines()
     print(proof.report())
 

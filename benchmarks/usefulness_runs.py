@@ -62,6 +62,12 @@ DATASETS: dict[str, dict[str, int | None]] = {
     "torso": {"torso": None, "torso_one_scanner": 18, "torso_chest": 18},
     "torso-mr": {"torso_mr": 18},
 }
+#: Proof -> run -> a scan without labels of its structures, and what it is: what is found there can only be looked at.
+UNLABELLED: dict[str, dict[str, tuple[str, str]]] = {
+    "brain": {"any-contrast": ("flair_tumor/flair.nii.gz", FLAIR)},
+    "torso": {},
+    "torso-mr": {},
+}
 #: Updates of the run ``main`` and of every other.
 STEPS = {"brain": (1800, 900), "torso": (2200, 400), "torso-mr": (1200, 700)}
 #: Patch of the runs that are not ``main``, where it is another.

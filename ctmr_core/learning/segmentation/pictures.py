@@ -36,7 +36,7 @@ def overlay(
 def _coloured(grey: np.ndarray, labels: np.ndarray) -> np.ndarray:
     picture = np.repeat(grey[..., None], 3, axis=2)
     here = labels > 0
-    picture[here] = 0.55 * picture[here] + 0.45 * _colours()[labels[here]]
+    picture[here] = 0.55 * picture[here] + 0.45 * class_colours()[labels[here]]
     return (picture * 255).round().astype(np.uint8)
 
 
@@ -50,7 +50,7 @@ def _upright(panel: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarr
     return panel[x][:, y].transpose(1, 0, 2)
 
 
-def _colours() -> np.ndarray:
+def class_colours() -> np.ndarray:
     """float [256, 3]: hues a golden angle apart, so that neighbours in number differ."""
     hue = (np.arange(256) * 0.381966) % 1.0
     return np.clip(np.abs((hue[:, None] * 6 + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1, 0, 1)

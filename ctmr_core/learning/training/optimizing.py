@@ -44,7 +44,7 @@ def _fastest(device: torch.device) -> str:
 
 def _multiplies_bf16() -> bool:
     """Whether the CPU has tiles of bf16; AVX-512's bf16 alone was not measured. False where PyTorch is too old to say."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, bool | int | str] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16", False))
 
 
