@@ -45,12 +45,16 @@ def draw_unlabelled(segmenter: TrainedSegmenter, scan: Path, sequence: str, path
     _draw(voxels, spacing, {"found": found}, segmenter.classes, _middle(found > 0), window, path)
 
 
-def _middle(mask: np.ndarray) -> tuple[int, ...]:
-    """The voxel in the middle of the box around a mask; of the volume, if it is empty."""
+def _box(mask: np.ndarray) -> tuple[slice, ...]:
+    """The box around a mask; the whole volume, if it is empty."""
     if not mask.any():
-        return tuple(n // 2 for n in mask.shape)
+        return tuple(slice(0, n) for n in mask.shape)
     sides = [np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
-    return tuple(int(side[0] + side[-1]) // 2 for side in sides)
+    return tuple(slice(int(side[0]), int(side[-1]) + 1) for side in sides)
+
+
+def _middle(mask: np.ndarray) -> list[int]:
+    return [(side.start + side.stop) // 2 for side in _box(mask)]
 
 
 def _window(segmenter: TrainedSegmenter, name: str, voxels: np.ndarray) -> tuple[float, float]:
@@ -68,6 +72,9 @@ def _draw(
     window: tuple[float, float],
     path: Path,
 ) -> None:
+    box = _box(voxels > window[0] + 0.05 * (window[1] - window[0]))
+    where = [index - side.start for index, side in zip(where, box, strict=True)]
+    voxels, labels = voxels[box], {name: numbers[box] for name, numbers in labels.items()}
     columns: dict[str, np.ndarray | None] = {"scan": None, **labels}
     heights = [voxels.shape[up] * spacing[up] for _, (_, up) in _PLANES.values()]
     width = max(voxels.shape[right] * spacing[right] for _, (right, _) in _PLANES.values())
