@@ -147,6 +147,8 @@ def _counts(sample: Sample) -> Text:
 
 
 def _pace(sample: Sample) -> str:
+    if not sample.pending:
+        return "nothing is left to make"
     rate = "?" if sample.per_minute is None else f"{sample.per_minute:,.1f}"
     return f"{rate} cases/min   ETA {duration(sample.eta_seconds)}"
 

@@ -112,3 +112,4 @@ def test_watching_ends_when_every_case_has_its_outcome(tmp_path: Path, as_json: 
         assert (sample["planned"], sample["committed"], sample["rejected"], sample["pending"]) == (3, 3, 1, 0)
     else:
         assert "3/3 cases" in output
+        assert "nothing is left to make" in output.replace("\n", " ")
