@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -45,7 +46,7 @@ def corner_of(item: int, size: tuple[int, ...]) -> tuple[slice, ...]:
     return tuple(slice(start, start + PATCH) for start in starts)
 
 
-class Side(torch.utils.data.Dataset[Any]):
+class Side(torch.utils.data.Dataset[Any], ABC):
     """One way to get patches: item i is a random patch of volume i modulo volumes."""
 
     name = ""
@@ -54,9 +55,9 @@ class Side(torch.utils.data.Dataset[Any]):
         self.folder, self.volumes = folder / "".join(letter if letter.isalnum() else "-" for letter in self.name), volumes
         self.folder.mkdir(parents=True, exist_ok=True)
 
+    @abstractmethod
     def write(self, number: int, image: np.ndarray, label_map: LabelMap) -> None:
         """Store a volume."""
-        raise NotImplementedError
 
     def written(self) -> None:
         """All volumes are stored."""
@@ -64,8 +65,8 @@ class Side(torch.utils.data.Dataset[Any]):
     def __len__(self) -> int:
         return MANY
 
-    def __getitem__(self, item: int) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def __getitem__(self, item: int) -> Any: ...
 
     def files(self) -> list[Path]:
         return [path for path in self.folder.rglob("*") if path.is_file()]

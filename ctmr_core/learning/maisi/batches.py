@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
@@ -16,13 +17,13 @@ Key = tuple[int, int]
 """Epoch and index of an item: what a dataset of :class:`SizedBatches` is asked for."""
 
 
-class Items(Dataset[dict[str, Any]]):
+class Items(Dataset[dict[str, Any]], ABC):
     """Items of one size can be stacked. Asked for ``(epoch, index)``, so that random changes differ between epochs."""
 
     sizes: Sequence[Hashable]
 
-    def __getitem__(self, key: Key) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def __getitem__(self, key: Key) -> dict[str, Any]: ...
 
     def __len__(self) -> int:
         return len(self.sizes)
