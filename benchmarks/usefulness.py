@@ -34,7 +34,7 @@ from usefulness_baselines import baselines
 from usefulness_further import scored_further
 from usefulness_pictures import draw_scan, draw_unlabelled
 from usefulness_results import draw, tables
-from usefulness_runs import ALL, CHANGES, DATASETS, NESTED, RUNS, SHORT_PATCH, STEPS, UNLABELLED
+from usefulness_runs import ALL, CHANGES, DATASETS, LONG, NESTED, RUNS, SHORT_PATCH, STEPS, UNLABELLED
 
 from ctmr_core.learning.segmentation.config import SegmentationConfig
 from ctmr_core.learning.segmentation.predict import load_segmenter
@@ -102,7 +102,7 @@ class Proof:
         for scan in [scan for one in document["validation"] for scan in one["scans"]]:
             scan.update({key: str(self.data / path) for key, path in scan.items()})
         document["training"]["steps"] = steps
-        if run != "main":
+        if run not in LONG:
             document["patch"] = SHORT_PATCH.get(self.name, document["patch"])
         for section, changes in CHANGES.get(run, {}).items():
             document[section].update(changes)
@@ -182,8 +182,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--runs", nargs="+", help="default: all; the first is the long one")
-    parser.add_argument("--steps", type=int, help="updates of the run `main`")
-    parser.add_argument("--short-steps", type=int, help="updates of every other run")
+    parser.add_argument("--steps", type=int, help="updates of long runs")
+    parser.add_argument("--short-steps", type=int, help="updates of short runs")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -196,7 +196,7 @@ def main() -> None:
     default_long, default_short = (8, 4) if options.quick else STEPS[options.proof]
     long, short = options.steps or default_long, options.short_steps or default_short
     for run in runs:
-        proof.train(run, long if run == "main" else short)
+        proof.train(run, long if run in LONG else short)
         proof.score_further(run)
         proof.draw_scans(run)
     proof.baselines()
