@@ -18,12 +18,12 @@ def rendered(recipe: str, **more: Any) -> dict[str, Any]:
 
 
 #: Runs with as many updates as ``main``, and its patch.
-LONG = ("main", "long-bodies-4")
+LONG = ("main", "long-any-contrast")
 #: Proof -> run -> what it trains on. ``main`` is the one that counts; short runs are all alike but for one thing.
 RUNS: dict[str, dict[str, list[dict[str, Any]]]] = {
     "brain": {
         "main": [source("head_templates")],
-        "long-bodies-4": [source("head_templates", "bodies-4")],
+        "long-any-contrast": [source("head_templates", sequences=[name]) for name in (T1, T2, FLAIR)],
         "bodies-4": [source("head_templates", "bodies-4")],
         "bodies-16": [source("head_templates", "bodies-16")],
         "bodies-all": [source("head_templates")],
@@ -67,7 +67,7 @@ DATASETS: dict[str, dict[str, int | None]] = {
 }
 #: Proof -> run -> a scan without labels of its structures, and what it is: what is found there can only be looked at.
 UNLABELLED: dict[str, dict[str, tuple[str, str]]] = {
-    "brain": {"any-contrast": ("flair_tumor/flair.nii.gz", FLAIR)},
+    "brain": {"long-any-contrast": ("flair_tumor/flair.nii.gz", FLAIR)},
     "torso": {},
     "torso-mr": {},
 }
