@@ -34,7 +34,7 @@ from usefulness_baselines import baselines
 from usefulness_further import scored_further
 from usefulness_pictures import draw_scan, draw_unlabelled
 from usefulness_results import draw, tables
-from usefulness_runs import ALL, CHANGES, DATASETS, LONG, NESTED, RUNS, SHORT_PATCH, STEPS, UNLABELLED
+from usefulness_runs import ALL, CHANGES, DATASETS, LONG, MORE_STEPS, NESTED, RUNS, SHORT_PATCH, STEPS, UNLABELLED
 
 from ctmr_core.learning.segmentation.config import SegmentationConfig
 from ctmr_core.learning.segmentation.predict import load_segmenter
@@ -176,6 +176,14 @@ class Proof:
         return text
 
 
+def steps_of(run: str, options: argparse.Namespace) -> int:
+    """Updates of a run: what was asked for, or the defaults of the proof."""
+    long, short = (8, 4) if options.quick else STEPS[options.proof]
+    if run in LONG:
+        return int(options.steps or long)
+    return int(options.short_steps or (short if options.quick else MORE_STEPS.get(run, short)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("proof", choices=RUNS)
@@ -193,10 +201,8 @@ def main() -> None:
     proof = Proof(options.proof, options.data, options.out, quick=options.quick)
     first = next(iter(DATASETS[options.proof]))  # the baselines are made from it
     proof.generate({first, *(one["dataset"] for run in runs for one in RUNS[options.proof][run] if "dataset" in one)})
-    default_long, default_short = (8, 4) if options.quick else STEPS[options.proof]
-    long, short = options.steps or default_long, options.short_steps or default_short
     for run in runs:
-        proof.train(run, long if run in LONG else short)
+        proof.train(run, steps_of(run, options))
         proof.score_further(run)
         proof.draw_scans(run)
     proof.baselines()
