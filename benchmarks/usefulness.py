@@ -34,7 +34,7 @@ from usefulness_baselines import baselines
 from usefulness_further import scored_further
 from usefulness_pictures import draw_scan, draw_unlabelled
 from usefulness_results import draw, tables
-from usefulness_runs import ALL, CHANGES, DATASETS, LONG, MORE_STEPS, NESTED, RUNS, SHORT_PATCH, STEPS, UNLABELLED
+from usefulness_runs import ALL, BF16, CHANGES, DATASETS, LONG, MORE_STEPS, NESTED, RUNS, SHORT_PATCH, STEPS, UNLABELLED
 
 from ctmr_core.learning.segmentation.config import SegmentationConfig
 from ctmr_core.learning.segmentation.predict import load_segmenter
@@ -102,6 +102,8 @@ class Proof:
         for scan in [scan for one in document["validation"] for scan in one["scans"]]:
             scan.update({key: str(self.data / path) for key, path in scan.items()})
         document["training"]["steps"] = steps
+        if self.name in BF16 and getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16"):
+            document["training"]["precision"] = "bf16"
         if run not in LONG:
             document["patch"] = SHORT_PATCH.get(self.name, document["patch"])
         for section, changes in CHANGES.get(run, {}).items():

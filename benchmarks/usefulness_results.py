@@ -85,5 +85,5 @@ def _draw_means(axes: Axes, runs: dict[str, Any], long_run: float) -> None:
     axes.invert_yaxis()
     axes.axvline(long_run, color=LINE_COLOUR, lw=1)
     axes.set_xlim(0, 1)
-    axes.set_xlabel("mean Dice on the real scan (red: the long run)")
+    axes.set_xlabel("mean Dice on the real scan (red: main)")
     axes.set_title("trained on (updates)", fontsize=9)

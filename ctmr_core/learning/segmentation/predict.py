@@ -52,8 +52,7 @@ class TrainedSegmenter:
         names = tuple(sequences or self.config.sequences)
         if len(images) != len(names) or len(names) != len(self.config.sequences):
             raise LearningError("the network wants other images", found=f"{len(images)} images", allowed=self.config.sequences)
-        # float32 on every CPU: a segmenter that rejects cases must not depend on which worker had AMX
-        with Precision("auto" if self.device.type == "cuda" else "float32", self.device).autocast():
+        with Precision("auto", self.device).autocast():
             return segment_volume(
                 self.network,
                 list(zip(names, images, strict=True)),

@@ -63,8 +63,7 @@ class TrainingSettings(Strict):
     batch_size: items an update is computed from, over all ranks; accumulate: parts it is split into to save memory.
     epoch: items between two shuffles of a loader; workers: processes that load, on every rank.
     clip_norm: gradients are scaled down to this norm. ema: decay of an exponential moving average of the weights, which is then
-    what is validated and kept. precision: ``auto`` is bf16 where the GPU has it or the CPU has AMX; else fp16 with loss scaling
-    on a GPU, float32 on a CPU.
+    what is validated and kept. precision: ``auto`` is bf16 where the GPU has it, else fp16 with loss scaling, float32 on a CPU.
     nonfinite: a loss or gradient that is not finite stops the training, or its step is skipped (ten in a row stop it).
     validate_every, checkpoint_every: steps; validation also runs at the end, 0 only there.
     """

@@ -20,7 +20,6 @@ def settings(**changes: Any) -> TrainingSettings:
         "validate_every": 4,
         "optimizer": {"learning_rate": 0.05},
         "logging": {"every": 3, "tensorboard": False},
-        "precision": "float32",
     }
     return TrainingSettings.model_validate({**fields, **changes})
 
@@ -210,18 +209,7 @@ def test_bf16_on_a_cpu_where_asked(tmp_path: Path) -> None:
         fit(Watched(), settings(steps=2, precision="fp16", device="cpu"), tmp_path / "other")
 
 
-@pytest.mark.parametrize(
-    ("capabilities", "chosen"), [({"amx_bf16": True}, "bf16"), ({"amx_bf16": False}, "float32"), ({}, "float32")]
-)
-def test_auto_is_bf16_on_a_cpu_that_multiplies_it(
-    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], chosen: str
-) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert Precision("auto", torch.device("cpu")).name == chosen
-
-
-def test_auto_is_float32_where_pytorch_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+def test_auto_is_float32_on_a_cpu() -> None:
     assert Precision("auto", torch.device("cpu")).name == "float32"
 
 
