@@ -137,15 +137,15 @@ class Proof:
             segmenter = load_segmenter(folder / LAST, "cpu")
             self._keep("further", run, scored_further(segmenter, sets, folder / "further"))
 
-    def draw_scans(self, run: str) -> None:
-        """``scan.png`` of the long run: the scan of the proof; ``unlabelled.png``: a scan that has no labels."""
-        folder, unlabelled = self.out / "runs" / run, UNLABELLED[self.name].get(run)
-        picture = folder / ("unlabelled.png" if unlabelled else "scan.png")
-        if picture.exists() or not (unlabelled or run == "main"):
+    def draw_scan(self, run: str) -> None:
+        """``scan.png`` of a finished network: for ``main`` the scan of the proof, for a few others one without labels."""
+        folder = self.out / "runs" / run
+        picture = folder / "scan.png"
+        if picture.exists() or (run != "main" and run not in UNLABELLED):
             return
         segmenter = load_segmenter(folder / LAST, "cpu")
-        if unlabelled:
-            scan, sequence = unlabelled
+        if run in UNLABELLED:
+            scan, sequence = UNLABELLED[run]
             draw_unlabelled(segmenter, self.data / scan, sequence, picture)
         else:
             draw_scan(segmenter, validation_sets(self.config(run, 1))[0].volume(0), picture)
@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("proof", choices=RUNS)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--runs", nargs="+", help="default: all; the first is the long one")
+    parser.add_argument("--runs", nargs="+", help="default: all; with --quick `main`")
     parser.add_argument("--steps", type=int, help="updates of long runs")
     parser.add_argument("--short-steps", type=int, help="updates of short runs")
     parser.add_argument("--quick", action="store_true")
@@ -206,7 +206,7 @@ def main() -> None:
     for run in runs:
         proof.train(run, steps_of(run, options))
         proof.score_further(run)
-        proof.draw_scans(run)
+        proof.draw_scan(run)
     proof.baselines()
     print(proof.report())
 

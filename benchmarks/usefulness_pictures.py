@@ -6,101 +6,75 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
-import nibabel
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from scipy import ndimage
 
+from ctmr_core.anatomy.templates.reading import read_scan
 from ctmr_core.learning.segmentation.pictures import class_colours
 from ctmr_core.learning.segmentation.predict import TrainedSegmenter
 from ctmr_core.learning.segmentation.scans import LabelledVolume
 from ctmr_core.report.figures import STYLE
+from ctmr_core.report.slices import PLANES, cut, pixel_size, window_of
 
-#: Plane -> the axis that is cut, and the axes that run across and upwards.
-_PLANES = {"axial": (2, (0, 1)), "coronal": (1, (0, 2)), "sagittal": (0, (1, 2))}
+_COLUMN = 2.9  # inches
 
 
 def draw_scan(segmenter: TrainedSegmenter, volume: LabelledVolume, path: Path) -> None:
-    """Scan, its labels, and what was found, in the planes through the middle of the labels."""
+    """Scan, its labels, and what was found."""
     (name, voxels), *_ = volume.images
     found = segmenter.segment([voxels], volume.spacing, [name])
-    _draw(
-        voxels,
-        volume.spacing,
-        {"its labels": volume.labels, "found": found},
-        segmenter.classes,
-        _middle(volume.labels > 0),
-        _window(segmenter, name, voxels),
-        path,
-    )
+    _draw(name, voxels, volume.spacing, {"its labels": volume.labels, "found": found}, segmenter.classes, path)
 
 
-def draw_unlabelled(segmenter: TrainedSegmenter, scan: Path, sequence: str, path: Path) -> None:
+def draw_unlabelled(segmenter: TrainedSegmenter, file: Path, sequence: str, path: Path) -> None:
     """A scan no one labelled, and what was found in it."""
-    image = nibabel.as_closest_canonical(nibabel.load(scan))
-    voxels = np.asarray(image.dataobj, np.float32)
-    spacing = tuple(float(mm) for mm in image.header.get_zooms()[:3])
-    found = segmenter.segment([voxels], spacing, [sequence])
-    window = _window(segmenter, sequence, voxels)
-    _draw(voxels, spacing, {"found": found}, segmenter.classes, _middle(found > 0), window, path)
-
-
-def _box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The box around a mask; the whole volume, if it is empty."""
-    if not mask.any():
-        return tuple(slice(0, n) for n in mask.shape)
-    sides = [np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
-    return tuple(slice(int(side[0]), int(side[-1]) + 1) for side in sides)
-
-
-def _middle(mask: np.ndarray) -> list[int]:
-    return [(side.start + side.stop) // 2 for side in _box(mask)]
-
-
-def _window(segmenter: TrainedSegmenter, name: str, voxels: np.ndarray) -> tuple[float, float]:
-    if name.startswith("ct"):
-        return segmenter.config.intensity.ct_window
-    return 0.0, float(np.percentile(voxels[voxels > 0], 99.5))
+    scan = read_scan(file)
+    found = segmenter.segment([scan.voxels], scan.spacing, [sequence])
+    _draw(sequence, scan.voxels, scan.spacing, {"found": found}, segmenter.classes, path)
 
 
 def _draw(
+    sequence: str,
     voxels: np.ndarray,
-    spacing: Sequence[float],
+    spacing: tuple[float, float, float],
     labels: Mapping[str, np.ndarray],
     classes: Sequence[str],
-    where: Sequence[int],
-    window: tuple[float, float],
     path: Path,
 ) -> None:
-    box = _box(voxels > window[0] + 0.05 * (window[1] - window[0]))
-    where = [index - side.start for index, side in zip(where, box, strict=True)]
-    voxels, labels = voxels[box], {name: numbers[box] for name, numbers in labels.items()}
-    columns: dict[str, np.ndarray | None] = {"scan": None, **labels}
-    heights = [voxels.shape[up] * spacing[up] for _, (_, up) in _PLANES.values()]
-    width = max(voxels.shape[right] * spacing[right] for _, (right, _) in _PLANES.values())
-    scale = 2.9 / width  # inches per mm
+    """The planes through the middle of the first label map, without the air around the scan."""
+    window = window_of(sequence, voxels)
+    box = _box(window.apply(voxels) > 0)
+    voxels, labels = voxels[box], {title: numbers[box] for title, numbers in labels.items()}
+    middle = [(side.start + side.stop) // 2 for side in _box(next(iter(labels.values())) > 0)]
+    where = dict(zip(("sagittal", "coronal", "axial"), middle, strict=True))
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(2.9 * len(columns) + 1.5, sum(heights) * scale + 0.3), layout="constrained")
-        grid = figure.subplots(len(_PLANES), len(columns), height_ratios=heights, squeeze=False)
-        for axes, title in zip(grid[0], columns, strict=True):
-            axes.set_title(title, fontsize=9)
-        for row, (cut, (right, up)) in zip(grid, _PLANES.values(), strict=True):
-            for axes, numbers in zip(row, columns.values(), strict=True):
-                plane = _plane(voxels, cut, where[cut])
-                shown = {"aspect": spacing[up] / spacing[right], "interpolation": "nearest"}
-                axes.imshow(plane, cmap="gray", vmin=window[0], vmax=window[1], **shown)
+        pictures = {plane: cut(voxels, plane, where[plane]) for plane in PLANES}
+        sizes = {plane: np.multiply(picture.shape, pixel_size(plane, spacing)) for plane, picture in pictures.items()}
+        heights = [height for height, _ in sizes.values()]
+        inches = _COLUMN * sum(heights) / max(width for _, width in sizes.values())
+        figure = Figure(figsize=(_COLUMN * (1 + len(labels)) + 1.5, inches + 0.3), layout="constrained")
+        grid = figure.subplots(len(PLANES), 1 + len(labels), height_ratios=heights, squeeze=False)
+        for row, plane in zip(grid, PLANES, strict=True):
+            rows_mm, columns_mm = pixel_size(plane, spacing)
+            for axes, numbers in zip(row, (None, *labels.values()), strict=True):
+                axes.imshow(window.apply(pictures[plane]), cmap="gray", vmin=0, vmax=255, aspect=rows_mm / columns_mm)
                 if numbers is not None:
-                    axes.imshow(_painted(_plane(numbers, cut, where[cut])), **shown)
+                    axes.imshow(_painted(cut(numbers, plane, where[plane])), aspect=rows_mm / columns_mm)
                 axes.set_axis_off()
-        seen = np.unique(np.concatenate([np.unique(numbers) for numbers in labels.values()]))
-        keys = [Patch(color=class_colours()[number], label=classes[number]) for number in seen[seen > 0]]
+        for axes, title in zip(grid[0], ("scan", *labels), strict=True):
+            axes.set_title(title, fontsize=9)
+        seen = [number for number in np.unique(np.stack(list(labels.values()))) if number]
+        keys = [Patch(color=class_colours()[number], label=classes[number]) for number in seen]
         figure.legend(handles=keys, loc="outside right center", fontsize=7, frameon=False)
         figure.savefig(path, dpi=100)
 
 
-def _plane(volume: np.ndarray, cut: int, index: int) -> np.ndarray:
-    """Rows from the top, columns from the left; left is the patient's right, in sagittal planes the front."""
-    return np.take(volume, index, axis=cut).T[::-1, ::-1]
+def _box(mask: np.ndarray) -> tuple[slice, ...]:
+    """The box around a mask; the whole volume, if it is empty."""
+    (box,) = ndimage.find_objects(mask.astype(np.uint8), max_label=1)
+    return box or tuple(slice(0, n) for n in mask.shape)
 
 
 def _painted(numbers: np.ndarray) -> np.ndarray:

@@ -41,7 +41,6 @@ RUNS: dict[str, dict[str, list[dict[str, Any]]]] = {
         "bodies-all": [source("torso")],
         "one-scanner-16": [source("torso_one_scanner", "bodies-16")],
         "with-contrast": [source("torso"), source("torso", sequences=["ct_contrast"])],
-        "only-contrast": [source("torso", sequences=["ct_contrast"])],
         "chest": [source("torso_chest"), source("torso_chest", sequences=["ct_contrast"])],
         "online": [rendered("torso")],
     },
@@ -65,12 +64,8 @@ DATASETS: dict[str, dict[str, int | None]] = {
     "torso": {"torso": None, "torso_one_scanner": 18, "torso_chest": 18},
     "torso-mr": {"torso_mr": 18},
 }
-#: Proof -> run -> a scan without labels of its structures, and what it is: what is found there can only be looked at.
-UNLABELLED: dict[str, dict[str, tuple[str, str]]] = {
-    "brain": {"long-any-contrast": ("flair_tumor/flair.nii.gz", FLAIR)},
-    "torso": {},
-    "torso-mr": {},
-}
+#: Run -> a scan without labels of its structures, and what it is: what is found there can only be looked at.
+UNLABELLED: dict[str, tuple[str, str]] = {"long-any-contrast": ("flair_tumor/flair.nii.gz", FLAIR)}
 #: Updates of long and of short runs: half an hour and five minutes of one core with AMX, of brain and torso three times as much
 #: without.
 STEPS = {"brain": (5000, 1500), "torso": (4500, 1200), "torso-mr": (1200, 700)}

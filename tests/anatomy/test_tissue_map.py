@@ -144,10 +144,10 @@ def test_kidneys_have_cortex_outside_medulla(real_data: Path) -> None:
 def test_the_cord_ends_above_the_second_lumbar_vertebra(real_data: Path) -> None:
     out = fine(real_data)
     heights = np.arange(out.size[2])[None, None, :] * np.ones(out.size, int)
-    cord, disc = out.tissues == tissue_id("spinal_cord"), heights[out.voxels == 36].max()
+    cord, top_of_l2 = out.tissues == tissue_id("spinal_cord"), heights[out.voxels == 36].max()
     assert cord.any()
-    assert heights[cord].min() >= disc
-    below = (out.voxels == 121) & (heights < disc)
+    assert heights[cord].min() >= top_of_l2
+    below = (out.voxels == 121) & (heights < top_of_l2)
     assert (out.tissues[below] == tissue_id("csf_spinal")).all()
 
 

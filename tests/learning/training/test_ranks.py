@@ -32,8 +32,9 @@ class Steady(Line):
 
 
 def settings() -> TrainingSettings:
-    fields = {"steps": 4, "validate_every": 2, "checkpoint_every": 2, "accumulate": 2, "precision": "float32"}
-    return TrainingSettings.model_validate({**fields, "logging": {"every": 2, "tensorboard": False}})
+    return TrainingSettings.model_validate(
+        {"steps": 4, "validate_every": 2, "checkpoint_every": 2, "accumulate": 2, "logging": {"every": 2, "tensorboard": False}}
+    )
 
 
 def without_dropout(task: Line) -> Line:
