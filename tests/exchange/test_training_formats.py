@@ -24,8 +24,14 @@ from ctmr_core.exchange.folds import splits_of
 from ctmr_core.exchange.label_tables import label_table
 from ctmr_core.store import Dataset
 from tests.exchange.exchange_maker import BODY, LEFT_KIDNEY, LIVER, SIZE, TUMOR, exchange_case, exchange_dataset, straight_affine
+from tests.fresh_process import run_fresh
 
 SPLITS = ("train", "train", "val", "test", "train")
+INTEGRITY = """
+import sys
+from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+verify_dataset_integrity(sys.argv[1], num_processes=1)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -75,19 +81,14 @@ def test_nnunet_regions_and_chosen_labels(dataset: Dataset, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("regions", [False, True])
-def test_nnunet_accepts_its_dataset(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, regions: bool) -> None:
-    """nnU-Net's own check of raw data. Not installed by default: it brings torchvision and two dozen other packages."""
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.setenv(name, str(tmp_path))
-    check = pytest.importorskip(
-        "nnunetv2.experiment_planning.verify_dataset_integrity", reason="nnunetv2 is not installed", exc_type=ImportError
-    )
+def test_nnunet_accepts_its_dataset(dataset: Dataset, tmp_path: Path, regions: bool) -> None:
+    """nnU-Net's own check of raw data, which forks a pool of processes."""
     settings: dict[str, object] = {"id": 3}
     if regions:
         (tmp_path / "regions.yaml").write_text("whole: [liver, hepatic tumor]\ntumor: [hepatic tumor]\n")
         settings["regions"] = str(tmp_path / "regions.yaml")
     export(dataset, load_exporter("nnunet", settings), tmp_path / "out")
-    check.verify_dataset_integrity(str(tmp_path / "out/Dataset003_Synthetic"), num_processes=1)
+    run_fresh(INTEGRITY, tmp_path / "out/Dataset003_Synthetic")
 
 
 def test_formats_with_one_list_of_labels_and_channels_say_what_they_can_not_hold(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from ctmr_core.errors import StoreError
 from ctmr_core.store import Dataset, commit, seal
 from ctmr_core.store.catalog import SCHEMA
+from tests.fresh_process import run_fresh
 from tests.store.store_maker import make_case, make_dataset, make_images, make_label_map, manifest_of, write_case
 
 
@@ -121,11 +122,23 @@ def _mean(volume: object) -> float:
     return float(np.asarray(volume.images["ct"]).mean())
 
 
-def _forked(volume: object, answers: object) -> None:
+#: Reads a volume, then again in a child it forks.
+FORKING = """
+import os, sys
+from ctmr_core.errors import StoreError
+from ctmr_core.store import Dataset
+image = Dataset.open(sys.argv[1])["case-0000"].images["ct"]
+image[:4]
+child = os.fork()
+if child == 0:
     try:
-        answers.put(_mean(volume))
+        image[:4]
     except StoreError as error:
-        answers.put(str(error))
+        print(error, flush=True)
+        os._exit(0)
+    os._exit(1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
 
 
 def test_volumes_travel_to_spawned_workers_and_forked_ones_are_told(dataset: Dataset) -> None:
@@ -134,9 +147,4 @@ def test_volumes_travel_to_spawned_workers_and_forked_ones_are_told(dataset: Dat
     assert _mean(pickle.loads(pickle.dumps(volume))) == expected
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.map(_mean, [volume]) == [expected]
-    context = multiprocessing.get_context("fork")
-    answers = context.Queue()
-    child = context.Process(target=_forked, args=(volume, answers))
-    child.start()
-    assert "spawn" in answers.get(timeout=60)
-    child.join()
+    assert "spawn" in run_fresh(FORKING, dataset.uri)

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import gzip
 import json
-import multiprocessing
 import pickle
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import nibabel
 import numpy as np
@@ -19,6 +19,7 @@ from ctmr_core.engines.maisi.mask_files import UseCounter, on_grid, read_nifti
 from ctmr_core.errors import AnatomyError, EngineError
 from tests.engines.maisi.bank_maker import TOP, entry, write_bank
 from tests.engines.maisi.mask_networks import blobs, torso
+from tests.fresh_process import run_fresh
 
 HEALTHY = blobs((1, 3, 5, 200), 1)
 HEPATIC = blobs((1, 3, 26, 200), 2)
@@ -209,16 +210,20 @@ def test_a_part_of_the_bank_shows_its_candidates_alone(bank):
     assert len(bank) == 4
 
 
-def count_ten(file):
-    for _ in range(10):
-        UseCounter(file).add("a.nii.gz")
+COUNT_TEN = """
+import sys
+from pathlib import Path
+from ctmr_core.engines.maisi.mask_files import UseCounter
+for _ in range(10):
+    UseCounter(Path(sys.argv[1])).add("a.nii.gz")
+"""
 
 
 def test_uses_are_counted_by_several_processes(tmp_path):
     counter = UseCounter(tmp_path / "uses.json")
     assert counter.counts() == {}
-    with multiprocessing.get_context("fork").Pool(3) as pool:
-        pool.map(count_ten, [counter.file] * 3)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda _: run_fresh(COUNT_TEN, counter.file), range(3)))
     assert counter.add("b.nii.gz") == 1
     assert counter.counts() == {"a.nii.gz": 30, "b.nii.gz": 1}
     counter.file.write_text("[")
