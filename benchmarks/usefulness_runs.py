@@ -18,11 +18,14 @@ def rendered(recipe: str, **more: Any) -> dict[str, Any]:
 
 
 #: Runs with as many updates as ``main``, and its patch.
-LONG = ("main", "long-any-contrast")
+LONG = ("main", "long-bodies-4", "long-bodies-16", "long-parametric-16", "long-one-scanner-16", "long-any-contrast")
 #: Proof -> run -> what it trains on. ``main`` is the one that counts; short runs are all alike but for one thing.
 RUNS: dict[str, dict[str, list[dict[str, Any]]]] = {
     "brain": {
         "main": [source("head_templates")],
+        "long-bodies-4": [source("head_templates", "bodies-4")],
+        "long-bodies-16": [source("head_templates", "bodies-16")],
+        "long-parametric-16": [source("head_parametric", "bodies-16")],
         "long-any-contrast": [source("head_templates", sequences=[name]) for name in (T1, T2, FLAIR)],
         "bodies-4": [source("head_templates", "bodies-4")],
         "bodies-16": [source("head_templates", "bodies-16")],
@@ -36,6 +39,9 @@ RUNS: dict[str, dict[str, list[dict[str, Any]]]] = {
     },
     "torso": {
         "main": [source("torso")],
+        "long-bodies-4": [source("torso", "bodies-4")],
+        "long-bodies-16": [source("torso", "bodies-16")],
+        "long-one-scanner-16": [source("torso_one_scanner", "bodies-16")],
         "bodies-4": [source("torso", "bodies-4")],
         "bodies-16": [source("torso", "bodies-16")],
         "bodies-all": [source("torso")],
@@ -66,7 +72,7 @@ DATASETS: dict[str, dict[str, int | None]] = {
 }
 #: Run -> a scan without labels of its structures, and what it is: what is found there can only be looked at.
 UNLABELLED: dict[str, tuple[str, str]] = {"long-any-contrast": ("flair_tumor/flair.nii.gz", FLAIR)}
-#: Updates of long and of short runs: half an hour and five minutes of one core with AMX, of brain and torso three times as much
+#: Updates of long and of short runs: half an hour and four minutes of one core with AMX, of brain and torso three times as much
 #: without.
 STEPS = {"brain": (5000, 1500), "torso": (4500, 1200), "torso-mr": (1200, 700)}
 #: Proofs that train in bf16 on a CPU with AMX. Patches of the others are halved to one voxel along z, where PyTorch's
