@@ -76,8 +76,10 @@ def segmentation(
 
     Example: `ctmr train segmentation manifests/training/segmentation.yaml --out runs/torso --workers 2`
     """
+    from ctmr_core.learning.segmentation.config import load_segmentation_config
     from pipelines.flows.train_options import TrainOptions
 
+    load_segmentation_config(config)  # what is wrong in it is told before the seconds that importing the flow takes
     if device not in (None, "auto", "cpu", "cuda"):
         raise typer.BadParameter("it is one of auto, cpu, cuda", param_hint="--device")
     if local and workers > 1:

@@ -112,6 +112,26 @@ def test_the_command_prints_the_outcome_as_json_or_as_a_table(config: Path, tmp_
     assert "a multiple of 3" in uneven.output
 
 
+#: The command with a wrong configuration, and what it had imported by then.
+TOO_LATE = """
+import sys
+from pipelines.cli.main import main
+try:
+    main()
+finally:
+    print([name for name in ("monai", "prefect", "ray") if name in sys.modules])
+"""
+
+
+def test_a_wrong_configuration_is_told_before_frameworks_are_imported(config: Path, tmp_path: Path) -> None:
+    config.write_text(config.read_text().replace("liver", "livver"))
+    asked = [sys.executable, "-c", TOO_LATE, "train", "segmentation", str(config), "--out", str(tmp_path / "run")]
+    told = subprocess.run(asked, capture_output=True, text=True, timeout=300, check=False)
+    assert told.returncode == 1
+    assert "livver" in told.stderr
+    assert told.stdout.strip() == "[]"
+
+
 def test_a_run_folder_is_scored_again_and_used_on_scans(config: Path, tmp_path: Path) -> None:
     trained = run_train_segmentation(options(config, tmp_path / "run", steps=2))
     scored = CliRunner().invoke(app, ["train", "validate", str(tmp_path / "run"), "--last", "--json"])
