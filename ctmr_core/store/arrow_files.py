@@ -1,12 +1,13 @@
 """Parquet files in an object store, for Arrow: every read is a GET of exactly the bytes asked for.
 
-The store's own client does the reading, so that credentials, time-outs and retries are the same as everywhere else.
+The store's own client does the reading, so that credentials, time-outs and retries are the same as everywhere else. What the
+store does not give is a ``StoreError``, which Arrow hands on as it is: an ``OSError`` would be taken for a damaged file.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import obstore
@@ -14,19 +15,23 @@ import pyarrow as pa
 from obstore.exceptions import BaseError, NotFoundError
 from pyarrow import fs
 
+from ctmr_core.errors import StoreError
 from ctmr_core.store.answers import whole
 
+#: (name of an object, what went wrong) -> the error that says what to do.
+Failed = Callable[[str, Exception], StoreError]
 
-def arrow_filesystem(objects: Any) -> fs.FileSystem:
+
+def arrow_filesystem(objects: Any, failed: Failed) -> fs.FileSystem:
     """The obstore store ``objects`` as a read-only Arrow file system; paths are the names of its objects."""
-    return fs.PyFileSystem(_Objects(objects))
+    return fs.PyFileSystem(_Objects(objects, failed))
 
 
 class _RangeReader(io.RawIOBase):
     """A seekable file over one object."""
 
-    def __init__(self, objects: Any, name: str, size: int) -> None:
-        self._objects, self._name, self._size, self._position = objects, name, size, 0
+    def __init__(self, objects: Any, failed: Failed, name: str, size: int) -> None:
+        self._objects, self._failed, self._name, self._size, self._position = objects, failed, name, size, 0
 
     def readable(self) -> bool:
         return True
@@ -49,8 +54,10 @@ class _RangeReader(io.RawIOBase):
             return b""
         try:
             data = bytes(whole(lambda: obstore.get_range(self._objects, self._name, start=self._position, length=length)))
+        except (NotFoundError, FileNotFoundError):
+            raise FileNotFoundError(self._name) from None
         except BaseError as error:
-            raise OSError(f"{self._name}: {str(error).splitlines()[0]}") from None
+            raise self._failed(self._name, error) from None
         self._position += len(data)
         return data
 
@@ -58,8 +65,8 @@ class _RangeReader(io.RawIOBase):
 class _Objects(fs.FileSystemHandler):
     """What Arrow asks of a file system, for reading files whose names are known."""
 
-    def __init__(self, objects: Any) -> None:
-        self._objects = objects
+    def __init__(self, objects: Any, failed: Failed) -> None:
+        self._objects, self._failed = objects, failed
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Objects) and self._objects is other._objects
@@ -82,7 +89,7 @@ class _Objects(fs.FileSystemHandler):
         info = self._info(path)
         if info.type != fs.FileType.File:
             raise FileNotFoundError(path)
-        return pa.PythonFile(_RangeReader(self._objects, path, info.size), mode="r")
+        return pa.PythonFile(_RangeReader(self._objects, self._failed, path, info.size), mode="r")
 
     def open_input_stream(self, path: str) -> pa.NativeFile:
         return self.open_input_file(path)
@@ -93,7 +100,7 @@ class _Objects(fs.FileSystemHandler):
         except (NotFoundError, FileNotFoundError):
             return fs.FileInfo(path, fs.FileType.NotFound)
         except BaseError as error:
-            raise OSError(f"{path}: {str(error).splitlines()[0]}") from None
+            raise self._failed(path, error) from None
         return fs.FileInfo(path, fs.FileType.File, size=int(meta["size"]), mtime=meta["last_modified"])
 
     def _read_only(self, *args: Any, **settings: Any) -> NoReturn:

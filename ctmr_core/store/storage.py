@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -148,7 +149,8 @@ class Storage(ABC):
         """The Arrow file system behind the storage and the paths on it of ``names``: columns and filters are pushed down."""
         from ctmr_core.store.arrow_files import arrow_filesystem
 
-        return arrow_filesystem(self.objects), [checked_name(name) for name in names]
+        filesystem = arrow_filesystem(self.objects, partial(self._failed, "read"))
+        return filesystem, [checked_name(name) for name in names]
 
     def local_path(self, name: str) -> Path | None:
         """The file behind the name, None unless this storage is a folder."""

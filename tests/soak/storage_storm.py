@@ -15,11 +15,11 @@ from tests.s3_servers import S3Proxy
 
 @dataclass
 class StorageStorm:
-    """Decides for every request of an ``S3Proxy`` (its ``lose`` and ``cut``) what becomes of it.
+    """Decides once for every request of an ``S3Proxy`` (its ``cut``, then its ``lose``) what becomes of it.
 
     lost, refused: share of requests whose answer is dropped, or is 503 although the deed was done. slow: share that takes
-    ``pause`` seconds longer. cut: share whose body breaks off in the middle, on the way up or down. Every third request of a
-    kind in a row is let through, so that bounded retries get there.
+    ``pause`` seconds longer. cut: share of GETs and PUTs whose body breaks off in the middle, on the way up or down. After two
+    requests of a kind in a row that were struck the next one is let through, so that bounded retries get there.
     """
 
     seed: int
@@ -34,19 +34,23 @@ class StorageStorm:
         self._random = np.random.default_rng(self.seed)
         self._lock = threading.Lock()
         self._in_a_row: Counter[tuple[str, str]] = Counter()
+        self._request = threading.local()  # a thread of the proxy has one request at a time
 
     def attach(self, proxy: S3Proxy) -> None:
         """Let the weather begin."""
         proxy.lose, proxy.cut = self._lose, self._cut
 
-    def _lose(self, method: str, path: str) -> bool | int:
-        fault = self._drawn(method, path, {"lost": self.lost, "refused": self.refused, "slow": self.slow})
-        if fault == "slow":
-            time.sleep(self.pause)
-        return {"lost": True, "refused": 503}.get(fault, False)
-
     def _cut(self, method: str, path: str) -> bool:
-        return method in {"GET", "PUT"} and self._drawn(method, path, {"cut": self.cut}) == "cut"
+        shares = {"lost": self.lost, "refused": self.refused, "slow": self.slow}
+        if method in {"GET", "PUT"}:
+            shares["cut"] = self.cut
+        self._request.fault = self._drawn(method, path, shares)
+        return bool(self._request.fault == "cut")
+
+    def _lose(self, method: str, path: str) -> bool | int:
+        if self._request.fault == "slow":
+            time.sleep(self.pause)
+        return {"lost": True, "refused": 503}.get(self._request.fault, False)
 
     def _drawn(self, method: str, path: str, shares: dict[str, float]) -> str:
         """The fault that strikes this request; "" for none."""
@@ -55,9 +59,8 @@ class StorageStorm:
             fault = next((name for name, until in _sums(shares) if draw < until), "")
             if self._in_a_row[method, path] >= 2:
                 fault = ""
-                self._in_a_row[method, path] = 0
-            elif fault in {"lost", "refused", "cut"}:
-                self._in_a_row[method, path] += 1
+            struck = fault in {"lost", "refused", "cut"}
+            self._in_a_row[method, path] = self._in_a_row[method, path] + 1 if struck else 0
             self.struck[fault or "calm"] += 1
             return fault
 

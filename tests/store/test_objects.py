@@ -32,6 +32,7 @@ from ctmr_core.store import (
     write_volume,
 )
 from ctmr_core.store import objects as objects_module
+from ctmr_core.store.catalog import read_part, read_parts
 from ctmr_core.store.objects import ObjectStorage
 from ctmr_core.store.s3 import S3Place
 from tests.s3_servers import BUCKET, SECRET_KEY, S3Proxy, S3Server, fresh_uri
@@ -158,6 +159,24 @@ def test_an_unreachable_store_is_no_damage(seaweedfs: S3Server, monkeypatch: pyt
         with pytest.raises(StoreError, match=r"can not be reached(.|\n)*AWS_ENDPOINT_URL") as refusal:
             deed()
         assert not isinstance(refusal.value, IntegrityError)
+
+
+def test_tables_that_the_store_does_not_give_are_no_damage(s3_proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = fresh_uri()
+    make_dataset(uri, [make_case()])
+    for name, value in {"MAX_RETRIES": 1, "RETRY_SECONDS": 2}.items():
+        monkeypatch.setattr(f"ctmr_core.store.s3.{name}", value)
+    dataset = Dataset.open(uri)
+    names = dataset.parts
+    s3_proxy.lose = lambda method, path: 503 if ".parquet" in path else False
+    for deed in (lambda: read_part(dataset.storage, names[0]), lambda: read_parts(dataset.storage), lambda: dataset.manifest):
+        with pytest.raises(StoreError, match=r"could not read(.|\n)*HTTP 503(.|\n)*run the same command again") as refusal:
+            deed()
+        assert not isinstance(refusal.value, IntegrityError)
+    s3_proxy.lose = lambda method, path: False
+    dataset.storage.delete(names[0])
+    with pytest.raises(IntegrityError, match="missing"):
+        read_part(dataset.storage, names[0])
 
 
 @pytest.mark.parametrize(
