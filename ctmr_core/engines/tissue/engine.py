@@ -32,7 +32,7 @@ class TissueEngine:
     """
 
     name = "tissue"
-    version = "3"  # raised whenever the bytes of any image or label map change
+    version = "4"  # raised whenever the bytes of any image or label map change
     weights_digest = ""
     sequences = frozenset((*CT_SEQUENCES, *MR_SEQUENCES, *STRIPPED_SEQUENCES))
     vocabularies = frozenset(("maisi", "brain"))

@@ -9,16 +9,17 @@ from ctmr_core.anatomy.tissues import tissue_id, tissues
 from ctmr_core.anatomy.vocabulary import Vocabulary
 from ctmr_core.engines.tissue.mr_fields import neighbourhood_share
 
-_BLOOD = ("cerebral_artery", "cerebral_vein", "arterial_blood", "venous_blood")
+#: Falx and tentorium too: tools that strip (BET, SynthStrip) give filled masks.
+_AMONG = ("cerebral_artery", "cerebral_vein", "arterial_blood", "venous_blood", "dura", "optic_nerve")
 _BELOW_BRAIN_MM = 4.0  # spinal cerebrospinal fluid further below the brain is cut off
-_INSIDE = 0.55  # share of brain around a vessel that lies in it
+_INSIDE = 0.55  # share of brain around what lies in it
 _FLUID_BESIDE = 0.08  # share of brain tissue around fluid that lies in the skull; ventricles are always inside
 
 
 def brain_mask(
     labels: torch.Tensor, tissue_map: torch.Tensor, vocabulary: Vocabulary, spacing: tuple[float, float, float]
 ) -> torch.Tensor:
-    """Brain tissues, their lesions, cerebrospinal fluid, and the vessels among them: bool [x, y, z].
+    """Brain tissues, their lesions, cerebrospinal fluid, and the vessels, dura and optic nerves among them: bool [x, y, z].
 
     labels: integer ids of the ``brain`` vocabulary. tissue_map: uint8 tissue ids. spacing: mm.
     """
@@ -33,9 +34,8 @@ def brain_mask(
     ventricles = _lookup(tissue_map, (tissue_id("csf_ventricular"),))
     fluid &= ventricles | (neighbourhood_share(solid | ventricles, 5) > _FLUID_BESIDE)
     core = solid | fluid
-    blood = [tissue.id for tissue in tissues() if tissue.name in _BLOOD]
-    vessels = _lookup(tissue_map, tuple(blood)) & ~core
-    return core | (vessels & (neighbourhood_share(core) > _INSIDE))
+    among = _lookup(tissue_map, tuple(tissue.id for tissue in tissues() if tissue.name in _AMONG)) & ~core
+    return core | (among & (neighbourhood_share(core) > _INSIDE))
 
 
 def edge_weights(mask: torch.Tensor, start: int, stop: int) -> torch.Tensor:

@@ -208,6 +208,16 @@ def test_vessels_outside_the_brain_are_stripped():
     assert not stripped[10:13, 28:32, 28:32].any()
 
 
+def test_dura_between_parts_of_the_brain_stays_and_around_it_goes():
+    labels = phantom((60, 60, 60)).voxels.copy()
+    radius = np.linalg.norm(np.indices(labels.shape) - 29.5, axis=0).reshape(labels.shape)
+    labels[(radius > 14) & (radius < 16)] = 543
+    labels[30, :, 33:][radius[30, :, 33:] < 13] = 543  # a falx, one voxel thick
+    stripped = render_mr(context_of(brain_map(labels)), "mri_t1_skull_stripped")[0]
+    assert stripped[30, 28:32, 36:40].all()
+    assert not stripped[(radius > 14.8) & (radius < 16)].any()
+
+
 def test_veins_and_pallidum_are_dark_in_susceptibility_weighting():
     label_map = phantom((64, 64, 64))
     image, _ = render_mr(context_of(label_map), "mri_swi", CLEAN)
