@@ -24,7 +24,6 @@ RUNS: dict[str, dict[str, list[dict[str, Any]]]] = {
     "brain": {
         "main": [source("head_templates")],
         "long-bodies-4": [source("head_templates", "bodies-4")],
-        "long-bodies-16": [source("head_templates", "bodies-16")],
         "long-parametric-16": [source("head_parametric", "bodies-16")],
         "long-any-contrast": [source("head_templates", sequences=[name]) for name in (T1, T2, FLAIR)],
         "bodies-4": [source("head_templates", "bodies-4")],

@@ -10,6 +10,7 @@ from ctmr_core.cases.manifest import Manifest
 from ctmr_core.cases.recipe import parse_recipe
 from ctmr_core.engines import load_engine
 from ctmr_core.engines.bodies import label_map_of
+from ctmr_core.engines.tissue.engine import TissueEngine
 from ctmr_core.errors import LearningError
 from ctmr_core.learning.datasets import OnlineDataset, PatchStream
 from tests.learning.comparing import digests
@@ -83,7 +84,7 @@ def test_a_recipe_is_planned_first() -> None:
     )
     online = OnlineDataset(recipe, 16, patches_per_case=1)
     assert len(online) == 2
-    assert {online.case_of(0, item).engine_identity for item in range(2)} == {"tissue/3"}
+    assert {online.case_of(0, item).engine_identity for item in range(2)} == {f"tissue/{TissueEngine.version}"}
 
 
 def test_a_manifest_without_fitting_cases_is_refused(manifest: Manifest) -> None:
