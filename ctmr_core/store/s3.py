@@ -17,7 +17,7 @@ from ctmr_core.errors import StoreError
 
 #: Bounds of one request. A shard of 256^3 int16 voxels has 33.6 MB at most, so 120 s means 0.3 MB/s.
 CONNECT_SECONDS, REQUEST_SECONDS = 5, 120
-MAX_RETRIES, RETRY_SECONDS = 10, 90  # about ten seconds of waiting in all, by the pauses below
+MAX_RETRIES, RETRY_SECONDS = 10, 90  # obstore waits for ten seconds or so in all, by its pauses below
 IDLE_CONNECTIONS = 32
 _DEFAULT_REGION = "us-east-1"
 _PREFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]*(/[A-Za-z0-9_][A-Za-z0-9._=-]*)*")

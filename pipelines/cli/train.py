@@ -76,14 +76,15 @@ def segmentation(
 
     Example: `ctmr train segmentation manifests/training/segmentation.yaml --out runs/torso --workers 2`
     """
-    from ctmr_core.learning.segmentation.config import load_segmentation_config
     from pipelines.flows.train_options import TrainOptions
 
-    load_segmentation_config(config)  # what is wrong in it is told before the seconds that importing the flow takes
     if device not in (None, "auto", "cpu", "cuda"):
         raise typer.BadParameter("it is one of auto, cpu, cuda", param_hint="--device")
     if local and workers > 1:
         raise typer.BadParameter("one process trains with --local", param_hint="--workers")
+    from ctmr_core.learning.segmentation.config import load_segmentation_config
+
+    load_segmentation_config(config)  # what is wrong in it is told before the seconds that importing the flow takes
     options = TrainOptions(
         config=str(config),
         folder=str(out),

@@ -9,7 +9,7 @@ from ctmr_core.anatomy.tissues import tissue_id, tissues
 from ctmr_core.anatomy.vocabulary import Vocabulary
 from ctmr_core.engines.tissue.mr_fields import neighbourhood_share
 
-#: Falx and tentorium too: tools that strip (BET, SynthStrip) give filled masks.
+#: Falx and tentorium too: tools that strip (BET, Smith 2002; SynthStrip, Hoopes et al. 2022) give filled masks.
 _AMONG = ("cerebral_artery", "cerebral_vein", "arterial_blood", "venous_blood", "dura", "optic_nerve")
 _BELOW_BRAIN_MM = 4.0  # spinal cerebrospinal fluid further below the brain is cut off
 _INSIDE = 0.55  # share of brain around what lies in it

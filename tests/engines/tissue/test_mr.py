@@ -210,7 +210,7 @@ def test_vessels_outside_the_brain_are_stripped():
 
 def test_dura_between_parts_of_the_brain_stays_and_around_it_goes():
     labels = phantom((60, 60, 60)).voxels.copy()
-    radius = np.linalg.norm(np.indices(labels.shape) - 29.5, axis=0).reshape(labels.shape)
+    radius = np.linalg.norm(np.indices(labels.shape) - 29.5, axis=0)
     labels[(radius > 14) & (radius < 16)] = 543
     labels[30, :, 33:][radius[30, :, 33:] < 13] = 543  # a falx, one voxel thick
     stripped = render_mr(context_of(brain_map(labels)), "mri_t1_skull_stripped")[0]
